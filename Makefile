@@ -1,0 +1,44 @@
+# The first Python that is new enough; name another one with `make demo PYTHON=...`
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
+DEMO_ARGS ?=
+BIN := .venv/bin
+# two workers with one thread each; no progress bars in logs
+QUIET := OMP_NUM_THREADS=1 FSIC_PROGRESS=0 MPLBACKEND=Agg
+
+.PHONY: help demo test lab export notebooks clean python
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or name it: make demo PYTHON=/path/to/python3.11"; exit 1; }
+
+demo: python ## learn, score unseen labels, show the places used; DEMO_ARGS="--quick" takes a minute
+	@$(PYTHON) tools/setup_env.py demo
+	$(BIN)/fsic_demo $(DEMO_ARGS)
+
+test: python ## clean and exported notebooks, every notebook run, then pytest
+	@$(PYTHON) tools/setup_env.py dev
+	$(BIN)/python tools/notebooks.py check
+	$(QUIET) $(BIN)/nbdev_test --n_workers 2
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lab: python ## JupyterLab on the notebooks
+	@$(PYTHON) tools/setup_env.py dev
+	$(BIN)/jupyter lab --notebook-dir nbs
+
+export: python ## write the library from the notebooks
+	@$(PYTHON) tools/setup_env.py dev
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+
+notebooks: export ## run every notebook, save the outputs, write README.md
+	$(BIN)/python tools/notebooks.py run
+	$(BIN)/python tools/notebooks.py readme
+
+clean: ## remove .venv, builds and the caches of tools; your results and fsic_nb's own caches stay
+	rm -rf .venv build dist _docs _proc *.egg-info .pytest_cache .hypothesis
+	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+	@echo "Kept: scenes, features and weights in $${FSIC_HOME:-the cache folder (FSIC_HOME, by default fsic_nb in your user's)}; delete that folder yourself if you want them made again."

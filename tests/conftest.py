@@ -1,0 +1,20 @@
+"What every test shares: a quiet environment, and the real photos where there are any."
+import os, sys
+from pathlib import Path
+
+# before anything imports numpy, torch or matplotlib
+os.environ.update(FSIC_PROGRESS='0', MPLBACKEND='Agg')
+for threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(threads, '1')
+
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(root/'tools'))
+
+
+@pytest.fixture(scope='session')
+def photos()->Path:
+    "The folder with real photos (VOC and COCO trees), outside the repository."
+    folder = Path(os.environ.get('FSIC_SHARED', root.parent/'shared'/'mlfsic'))
+    if not (folder/'voc').is_dir(): pytest.skip(f'no real photos: {folder}/voc is absent; name their folder in FSIC_SHARED')
+    return folder

@@ -1,0 +1,107 @@
+"The batched method against loops, permutations and switches, over random densities of labels."
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from fsic_nb.core import FsicError
+from fsic_nb.embed import Features, Support, score
+from fsic_nb.interact import ChannelGate, CrossInteraction
+from fsic_nb.model import Config, Model
+from fsic_nb.prototypes import WAGP, mean_prototypes, positives
+
+C,W,D,L = 6,10,16,9
+SWITCHES = [dict(prototype='wagp'), dict(), dict(parts=()), dict(parts=('conv', 'gate')), dict(lcm='none'),
+            dict(lcm='exact', keep='share'), dict(lcm='label', keep='signed')]
+
+def make(seed, S=6, N=4, density=.4, lead=()):
+    gen = torch.Generator().manual_seed(seed)
+    r = lambda *s: torch.randn(*lead, *s, generator=gen)
+    return Support(Features(r(S, L, C)), torch.rand(*lead, S, N, generator=gen)<density, r(N, W)),Features(r(5, L, C))
+
+def model(seed=0, **kw):
+    torch.manual_seed(seed)
+    return Model(Config(C, W, dim=D, heads=2, **kw)).eval()
+
+densities = st.sampled_from([0., .1, .4, 1.])
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), densities)
+def test_wagp_is_its_loop(seed, density):
+    (s,_),m = make(seed, density=density),model(prototype='wagp')
+    with torch.no_grad():
+        P,v,t = m.prototypes(s)
+        w,x = m.interact.word_attention,m.interact.norm(m.interact.place(s.x.locals))
+        for i in range(t.shape[0]):
+            js = s.y[:,i].nonzero()[:,0]
+            if not len(js): assert torch.equal(P[i], t[i]); continue
+            u = torch.stack([w(m.interact.norm(t[i]), x[j], torch.ones(L).bool()) for j in js])
+            assert torch.allclose(P[i], (score(v[js], t[i:i+1]).softmax(0)*u).sum(0), atol=1e-5)
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), densities, st.sampled_from([0., .2, 1.]))
+def test_interaction_is_its_loop(seed, density, kept):
+    s,_ = make(seed, density=density)
+    torch.manual_seed(0)
+    m = CrossInteraction(C, D, 2).eval()
+    keep,t = torch.rand(*s.y.shape, L)<kept,torch.randn(s.y.shape[1], D)
+    with torch.no_grad():
+        P,x,q = m(s.x.locals, s.y, t, keep),m.norm(m.place(s.x.locals)),m.norm(t)
+        for i in range(len(t)):
+            js = s.y[:,i].nonzero()[:,0]
+            if not len(js): assert torch.equal(P[i], t[i]); continue
+            places = torch.cat([x[j][keep[j,i]] for j in js])
+            if not len(places): places = torch.cat([x[j] for j in js])
+            places = m.parts['conv'](m.parts['gate'](places[None], q[i:i+1]), t[i:i+1])
+            assert torch.allclose(P[i], m.word_attention(q[i:i+1], places, torch.ones(places.shape[:2]).bool())[0], atol=1e-5)
+
+@pytest.mark.parametrize('kw', SWITCHES, ids=str)
+def test_permutations_and_batches(kw):
+    m = model(**kw)
+    for seed in range(5):
+        (s,q),gen = make(seed),torch.Generator().manual_seed(seed)
+        js,ii,ks = (torch.randperm(n, generator=gen) for n in (6, 4, L))
+        with torch.no_grad():
+            want = m(s)(q)
+            assert torch.allclose(m(Support(Features(s.x.locals[js]), s.y[js], s.g))(q), want, atol=1e-3)
+            assert torch.allclose(m(Support(s.x, s.y[:,ii], s.g[ii]))(q), want[:,ii], atol=1e-3)
+            assert torch.allclose(m(Support(Features(s.x.locals[:,ks]), s.y, s.g))(q), want, atol=1e-3)
+            both,qs = make(seed, lead=(3,))
+            got = m(both)(qs)
+            for e in range(3):
+                one = Support(Features(both.x.locals[e]), both.y[e], both.g[e])
+                assert torch.allclose(got[e], m(one)(Features(qs.locals[e])), atol=1e-3)
+
+def test_a_shut_gate_is_no_gate():
+    torch.manual_seed(0)
+    plain,gated = CrossInteraction(C, D, 2, parts=()).eval(),CrossInteraction(C, D, 2, parts=('gate',)).eval()
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        gate = gated.parts['gate']
+        s,_ = make(0); t = torch.randn(4, D); keep = torch.rand(*s.y.shape, L)<.5
+        assert not torch.allclose(gated(s.x.locals, s.y, t, keep), plain(s.x.locals, s.y, t, keep), atol=1e-3)
+        gate.up.weight.zero_(); gate.up.bias.fill_(-torch.inf)
+        assert torch.equal(gated(s.x.locals, s.y, t, keep), plain(s.x.locals, s.y, t, keep))
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), densities)
+def test_positives(seed, density):
+    y = torch.rand(3, 7, 5, generator=torch.Generator().manual_seed(seed))<density
+    idx,mask = positives(y)
+    for e in range(3):
+        for i in range(5): assert idx[e,i][mask[e,i]].tolist()==y[e,:,i].nonzero()[:,0].tolist()
+
+def test_mean_prototypes_of_one_image_is_the_image():
+    x = torch.randn(4, C)
+    assert torch.equal(mean_prototypes(x, torch.eye(4).bool()), x)
+
+def test_training_lowers_the_loss_and_reaches_every_weight():
+    torch.manual_seed(0)
+    m,(s,q) = Model(Config(C, W, dim=D, heads=2, lcm_in_training=True, lcm_steps=5)),make(3)
+    y,opt,losses = torch.rand(5, 4)<.4,torch.optim.Adam(m.parameters(), 1e-3),[]
+    for _ in range(60):
+        loss = m.loss(s, q, y); opt.zero_grad(); loss.backward(); opt.step(); losses.append(loss.item())
+    assert losses[-1]<.5*losses[0]
+    assert not [n for n,p in m.named_parameters() if p.grad is None or not p.grad.any()]
+
+@pytest.mark.parametrize('kw,says', [(dict(prototype='mean'), 'one of cross, wagp, words'), (dict(keep='signed'), 'needs a signed score'),
+                                     (dict(parts=('attention',)), 'known parts'), (dict(lcm='label'), "belongs to lcm 'iterated'")])
+def test_bad_configurations(kw, says):
+    with pytest.raises(FsicError, match=says): Config(C, W, **kw)

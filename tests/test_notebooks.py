@@ -1,0 +1,175 @@
+"""The exported library, judged by the notebooks' own tests; and the habits every module keeps.
+
+`nbdev_test` runs the notebooks' cells, never the library made from them: a module that is stale, or broken by its
+export, goes unnoticed. Here every `#| export` cell is replaced by an import of the names it defines.
+"""
+import ast, importlib, inspect, os, sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+from execnb.nbio import read_nb
+from fastcore.docments import docments
+
+import notebooks
+
+root = Path(__file__).resolve().parents[1]
+lib = root/'fsic_nb'
+modules = sorted(p.stem for p in lib.glob('*.py') if not p.stem.startswith('_'))
+exports = {'export', 'exports', 'exporti'}
+
+
+# --- the notebooks' tests on the exported library -----------------------------------------------------------------------
+
+def default_exp(nb):
+    "The module a notebook writes, None if it writes none."
+    cells = notebooks.directives(nb).cells
+    if not any(exports & c.directives_.keys() for c in cells): return None
+    return next(c.directives_['default_exp'][0] for c in cells if 'default_exp' in c.directives_)
+
+
+exporting = {p: m for p in notebooks.notebooks() if (m := default_exp(read_nb(p)))}
+
+
+def is_patch(d):
+    "Is this decorator fastcore's `patch` or `patch_to`?"
+    d = d.func if isinstance(d, ast.Call) else d
+    return isinstance(d, ast.Name) and d.id in ('patch', 'patch_to')
+
+
+def defined(node):
+    "The names that a statement at module level binds."
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if not any(map(is_patch, node.decorator_list)): yield node.name   # patches live in their class
+    elif isinstance(node, ast.Name):
+        if isinstance(node.ctx, ast.Store): yield node.id
+    elif not isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        for child in ast.iter_child_nodes(node): yield from defined(child)
+
+
+def from_library(module):
+    "For `notebooks.execute`: an export cell's imports stay, all else in it comes from the library."
+    def source(cell):
+        here = exports & cell.directives_.keys()
+        if not here: return cell.source
+        target = (cell.directives_[here.pop()] or [module])[0]
+        body = ast.parse(cell.source).body
+        imports = [o for o in body if isinstance(o, (ast.Import, ast.ImportFrom))]
+        names = [n for o in body if o not in imports for n in defined(o)]
+        return '\n'.join([ast.unparse(o) for o in imports] + [f'from fsic_nb.{target} import {n}' for n in dict.fromkeys(names)])
+    return source
+
+
+@pytest.fixture
+def own_process():
+    "What a notebook changes in this process is put back: folder, path, `__main__`, matplotlib."
+    folder, path, main = os.getcwd(), sys.path[:], sys.modules['__main__']
+    yield
+    os.chdir(folder)
+    sys.path[:], sys.modules['__main__'] = path, main
+    matplotlib.use('agg')
+    matplotlib.rcdefaults()
+
+
+def test_there_are_notebooks(): assert exporting
+
+
+@pytest.mark.parametrize('path', exporting, ids=lambda p: p.stem)
+def test_notebook_on_the_library(path, own_process):
+    failed = ''
+    try: notebooks.execute(path, timeout=None, source=from_library(exporting[path]))   # pytest has its own clock
+    except notebooks.CellError as e: failed = f'{e}\n(its #| export cells were imported from fsic_nb)'
+    if failed: pytest.fail(failed, pytrace=False)
+
+
+def test_a_stale_export_is_caught(tmp_path, own_process):
+    "The test above would fail if the library lagged behind its notebook."
+    text = (root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8')
+    (tmp_path/'00_core.ipynb').write_text(text.replace('def home()', 'def new_home()'), encoding='utf-8')
+    with pytest.raises(notebooks.CellError, match='new_home'):
+        notebooks.execute(tmp_path/'00_core.ipynb', timeout=None, source=from_library('core'))
+
+
+# --- habits of every module ----------------------------------------------------------------------------------------------
+
+def tree(path): return ast.parse(path.read_text(encoding='utf-8'))
+
+
+def public(body):
+    "The public functions and classes of a module, and the public methods in them."
+    for o in body:
+        if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and not o.name.startswith('_') and o.name!='forward':
+            yield o   # a module's `forward` is what its class describes
+            if isinstance(o, ast.ClassDef): yield from public(o.body)
+
+
+@pytest.mark.parametrize('name', modules)
+def test_public_names_have_a_docstring(name):
+    missing = [o.name for o in public(tree(lib/f'{name}.py').body) if not ast.get_docstring(o)]
+    assert not missing, f'fsic_nb.{name}: a one-line docstring is missing in {missing}'
+
+
+@pytest.mark.parametrize('name', modules)
+def test_parameters_are_described(name):
+    "A function of three parameters or more describes each of them by a comment, or by a type of this library."
+    mod = importlib.import_module(f'fsic_nb.{name}')
+    missing = []
+    for f in (getattr(mod, n) for n in mod.__all__):
+        if not inspect.isfunction(f) or f.__module__!=mod.__name__ or f.__name__=='<lambda>': continue
+        kinds = inspect.signature(f).parameters
+        named = [n for n,p in kinds.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        comments = docments(f)
+        ours = [n for n in named if getattr(kinds[n].annotation, '__module__', '').startswith('fsic_nb.')]
+        if len(named)>2: missing += [f'{f.__name__}({n})' for n in named if not comments.get(n) and n not in ours]
+    assert not missing, f'fsic_nb.{name}: a comment is missing for {missing}'
+
+
+def imported(path):
+    "The modules of fsic_nb that a module of fsic_nb imports, anywhere in it."
+    for o in ast.walk(tree(path)):
+        if isinstance(o, ast.ImportFrom):
+            full = ('fsic_nb' + ('.'+o.module if o.module else '')) if o.level else o.module
+            if full=='fsic_nb': yield from (a.name for a in o.names)
+            elif full.startswith('fsic_nb.'): yield full.split('.')[1]
+        if isinstance(o, ast.Import): yield from (a.name.split('.')[1] for a in o.names if a.name.startswith('fsic_nb.'))
+
+
+def test_imports_point_one_way():
+    "A notebook builds on those before it, so a module imports only modules of earlier notebooks."
+    order = list(exporting.values())
+    wrong = [f'{m} imports {i}' for m in order for i in imported(lib/f'{m}.py') if i in order and order.index(i)>=order.index(m)]
+    assert not wrong
+
+
+unsafe_modules = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'marshal', 'shelve'}
+
+
+def unsafe(path):
+    "Ways of reading a file that may run what it contains."
+    for o in ast.walk(tree(path)):
+        if isinstance(o, ast.Import): found = [a.name for a in o.names if a.name.split('.')[0] in unsafe_modules]
+        elif isinstance(o, ast.ImportFrom): found = [o.module] if (o.module or '').split('.')[0] in unsafe_modules else []
+        elif isinstance(o, ast.Call): found = unsafe_call(o)
+        else: found = []
+        yield from (f'{path.name}, line {o.lineno}: {f}' for f in found)
+
+
+def unsafe_call(o):
+    "What is unsafe in one call."
+    name, given = ast.unparse(o.func), {k.arg: getattr(k.value, 'value', None) for k in o.keywords}
+    if name in ('eval', 'exec', 'torch.save', 'KeyedVectors.load'): yield f'{name}(...)'
+    if name=='torch.load' and given.get('weights_only') is not True: yield 'torch.load without weights_only=True'
+    if given.get('allow_pickle', False) is not False: yield 'allow_pickle'
+
+
+@pytest.mark.parametrize('folder', ['fsic_nb', 'tools'])
+def test_no_file_is_executed(folder):
+    found = [f for p in sorted((root/folder).rglob('*.py')) for f in unsafe(p)]
+    assert not found
+
+
+def test_the_rule_against_execution_works(tmp_path):
+    bad = tmp_path/'bad.py'
+    bad.write_text("import pickle\nfrom torch import nn\nm.eval()\neval('1')\ntorch.load(f)\ntorch.load(f, weights_only=True)\n"
+                   "np.load(f, allow_pickle=False)\nnp.load(f, allow_pickle=True)\n")
+    assert [f.split(':')[0] for f in unsafe(bad)]==[f'bad.py, line {n}' for n in (1, 4, 5, 8)]
