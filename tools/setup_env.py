@@ -10,7 +10,7 @@ import hashlib, os, re, shutil, subprocess, sys
 root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 venv = os.path.join(root, '.venv')
 log = os.path.join(venv, 'install.log')
-needs_gb = 7   # torch with its libraries is most of it
+needs_gb = 8   # torch with its libraries is most of it
 made = 'a .venv made for ' + root   # scripts in a .venv name its folder: after a move it has to be made again
 
 class Trouble(Exception):

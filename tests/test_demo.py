@@ -1,0 +1,75 @@
+"`fsic_demo` as a user runs it: a process of its own, an empty cache, and what it leaves behind."
+import json, os, subprocess, sys
+from pathlib import Path
+import pytest
+
+KEYS = 'data protocol split method shots queries episodes seed map map_ci95 micro_ap macro_f1 micro_f1 seconds'.split()
+COMMAND = Path(sys.executable).with_name('fsic_demo')
+
+def fsic_demo(*args, home, **kw):
+    "Run the console script with its own cache folder."
+    env = dict(os.environ, FSIC_HOME=str(home), FSIC_PROGRESS='0')
+    return subprocess.run([COMMAND, *map(str, args)], env=env, capture_output=True, text=True, timeout=600, **kw)
+
+def numbers(path): return [{k: v for k,v in r.items() if k!='seconds'} for r in json.loads(path.read_text())]
+
+@pytest.fixture(scope='module')
+def quick(tmp_path_factory):
+    "One quick demo from an empty cache."
+    d = tmp_path_factory.mktemp('demo')
+    p = fsic_demo('--quick', '--out', d/'out', home=d/'home')
+    assert p.returncode==0, p.stderr
+    return d,p
+
+def test_quick_demo(quick):
+    d,p = quick
+    rows = json.loads((d/'out'/'results.json').read_text())
+    assert [(r['method'], r['shots']) for r in rows]==[(m, k) for k in (1, 5) for m in ('simpleshot', 'words', 'wagp', 'paper')]
+    assert all(set(KEYS)<=set(r) for r in rows)
+    assert all(0<r[k]<=100 for r in rows for k in ('map', 'micro_ap', 'map_ci95'))
+    by = {(r['method'], r['shots']): r['map'] for r in rows}
+    assert by['simpleshot', 5]>by['simpleshot', 1]>15                     # well above the share of positives
+    assert 'ML-SimpleShot' in p.stdout and '5-shot mAP' in p.stdout
+    for f in ('episode.png', 'lcm.png', 'results.png'):
+        assert (d/'out'/f).read_bytes()[:4]==b'\x89PNG' and (d/'out'/f).stat().st_size<=60_000
+
+def test_same_seed_same_numbers_from_the_cache(quick):
+    d,_ = quick
+    p = fsic_demo('--quick', '--out', d/'again', home=d/'home')
+    assert p.returncode==0, p.stderr
+    assert 'cached' in p.stdout
+    assert numbers(d/'again'/'results.json')==numbers(d/'out'/'results.json')
+
+@pytest.mark.parametrize('args,says', [(['--data', 'voc'], 'needs --root'), (['--data', 'voc', '--root', 'nowhere'], 'nowhere'),
+                                       (['--data', 'voc', '--root', '.'], 'VOC2007'), (['--data', 'coco'], "'scenes' or 'voc'")])
+def test_errors_are_one_line_and_leave_nothing(args, says, tmp_path):
+    work = tmp_path/'work'; work.mkdir()
+    p = fsic_demo(*args, home=tmp_path/'home', cwd=work)
+    assert p.returncode==2 and p.stderr.startswith('error: ') and p.stderr.count('\n')==1 and says in p.stderr, p.stderr
+    assert not list(work.iterdir()) and not (tmp_path/'home').exists()
+
+def cut_voc(photos:Path, root:Path, most:int):
+    "A copy of the photos' VOC tree with at most `most` strictly usable pictures a label: lists rewritten, files linked."
+    from fsic_nb.data import VOC_NAMES, VOC_SPLIT, read_voc, select
+    images = read_voc(photos/'voc')
+    ids = {i for part in ('train', 'val', 'test') for task in VOC_SPLIT.tasks(part) for u in [select(images, task)]
+           for c in images.index(task) for i in u[images.labels[u,c]][:most]}
+    stems = {images.paths[i].stem for i in ids}
+    for year in ('VOC2007', 'VOC2012'):
+        old,new = photos/'voc'/year,root/year
+        for sub in ('JPEGImages', 'Annotations', 'ImageSets/Main'): (new/sub).mkdir(parents=True)
+        for f in (old/'ImageSets'/'Main').glob('*.txt'):
+            (new/'ImageSets'/'Main'/f.name).write_text(''.join(l+'\n' for l in f.read_text().splitlines() if l.split()[0] in stems))
+        for s in stems:
+            for sub,ext in (('JPEGImages', 'jpg'), ('Annotations', 'xml')):
+                if (f:=old/sub/f'{s}.{ext}').exists(): (new/sub/f.name).symlink_to(f.resolve())
+    return root
+
+def test_quick_demo_on_real_photos(photos, tmp_path):
+    root = cut_voc(photos, tmp_path/'voc', 40)
+    p = fsic_demo('--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'out', home=tmp_path/'home')
+    assert p.returncode==0, p.stderr
+    rows = json.loads((tmp_path/'out'/'results.json').read_text())
+    by = {(r['method'], r['shots']): r['map'] for r in rows}
+    assert by['simpleshot', 1]>45 and by['simpleshot', 5]>55
+    assert 'left out of validation' in p.stdout and rows[0]['split'].startswith('voc')
