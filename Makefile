@@ -23,7 +23,7 @@ test: python ## clean and exported notebooks, every notebook run, then pytest
 	@$(PYTHON) tools/setup_env.py dev
 	$(BIN)/python tools/notebooks.py check
 	$(QUIET) $(BIN)/nbdev_test --n_workers 2
-	$(QUIET) $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 900
 
 lab: python ## JupyterLab on the notebooks
 	@$(PYTHON) tools/setup_env.py dev
@@ -41,4 +41,4 @@ notebooks: export ## run every notebook, save the outputs, write README.md
 clean: ## remove .venv, builds and the caches of tools; your results and fsic_nb's own caches stay
 	rm -rf .venv build dist _docs _proc *.egg-info .pytest_cache .hypothesis
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
-	@echo "Kept: scenes, features and weights in $${FSIC_HOME:-the cache folder (FSIC_HOME, by default fsic_nb in your user's)}; delete that folder yourself if you want them made again."
+	@echo "Kept: scenes, features and weights in $${FSIC_HOME:-fsic_nb in your cache folder (or where FSIC_HOME pointed)}; delete that folder yourself to have them made again."

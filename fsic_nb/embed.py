@@ -11,7 +11,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-# %% ../nbs/10_embed.ipynb #92ccb986
+# %% ../nbs/10_embed.ipynb #c0aed069
 class Features:
     "Local features of n images, (..., n, L, C), fetched on first use, with their means, (..., n, C)."
     def __init__(self,
@@ -21,11 +21,13 @@ class Features:
 
     @property
     def locals(self)->Tensor: # (..., n, L, C)
+        "Local features of every image."
         if callable(self._locals): self._locals = self._locals()
         return self._locals
 
     @property
     def means(self)->Tensor: # (..., n, C)
+        "The mean local feature of every image."
         if self._means is None: self._means = self.locals.mean(-2)
         return self._means
 

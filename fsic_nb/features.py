@@ -51,7 +51,7 @@ def to_rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/04_features.ipynb #fd8343da
+# %% ../nbs/04_features.ipynb #cd8f7c2d
 @dataclass(frozen=True)
 class Transform:
     "How a picture becomes the network's input: the *whole* picture squeezed to a square, then $(x - mean)/std$."
@@ -70,6 +70,7 @@ class Transform:
     def normalise(self,
         x:torch.Tensor, # (n, 3, size, size): uint8, or floats in 0..1
     )->torch.Tensor: # float32, channels last
+        "From pixels to what the network expects."
         if x.is_floating_point():
             if x.numel() and x.max()>1.001: raise FsicError('float pictures are expected in 0..1 (uint8 in 0..255); divide them by 255.')
             x = x*255
@@ -332,14 +333,18 @@ def _build(path, *args):
             raise FsicError(f'{path}: the disk is full; free some space or point FSIC_HOME at a larger disk.') from e
         raise
 
-# %% ../nbs/04_features.ipynb #e674b3a1
+# %% ../nbs/04_features.ipynb #ca917c18
 def native_bf16(device='cpu')->bool:
     "Whether the processor multiplies bf16 itself (elsewhere it is emulated, many times slower)."
     if torch.device(device).type=='cuda': return torch.cuda.is_bf16_supported()
     c = torch.cpu
     return any(getattr(c, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
 
-def pick_precision(bb:Backbone, n:int=4, least:float=1.2)->str: # 'fp32' or 'bf16'
+def pick_precision(
+    bb:Backbone,
+    n:int=4, # pictures in the batch that is timed
+    least:float=1.2, # how much faster bf16 must be
+)->str: # 'fp32' or 'bf16'
     "bf16 where one small batch is at least `least` times as fast and its features keep cosine .999 to fp32."
     if not native_bf16(bb.device): return 'fp32'
     x = torch.rand(n, 3, bb.size, bb.size, generator=torch.Generator().manual_seed(0))

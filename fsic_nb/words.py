@@ -190,18 +190,19 @@ def tokens(
     words = [w for w in re.split(r'[\s_\-/,;:()]+', name.lower()) if w]
     return [t for w in words for t in JOINED.get(w, w).split()]
 
-# %% ../nbs/03_words.ipynb #c89ab029
+# %% ../nbs/03_words.ipynb #e742519d
 def suggest(
     words, # KeyedVectors, most frequent words first
     word:str, # a word that is not among them
-    top:int=30_000, # how many frequent words to look through
+    top:int=60_000, # how many frequent words to look through
 )->list: # up to three spellings
-    "Frequent words, or two of them in a row, spelled nearly like `word`."
-    known = words.index_to_key[:top]
-    rank = {w:i for i,w in enumerate(known)}
+    "Frequent words, or two of them in a row, spelled nearly like `word`; the more frequent the better."
+    rank = {w:i for i,w in enumerate(words.index_to_key[:top])}
     cuts = [(word[:i], word[i:]) for i in range(3, len(word)-2)]
-    pairs = sorted((max(rank[a], rank[b]), f'{a} {b}') for a,b in cuts if a in rank and b in rank)
-    return ([p for _,p in pairs[:1]] + difflib.get_close_matches(word, known, 3, .7))[:3]
+    pairs = sorted((max(rank[a], rank[b]), f'{a} {b}') for a,b in cuts if max(rank.get(a, top), rank.get(b, top))<top/2)
+    alike = lambda w: difflib.SequenceMatcher(None, w, word).ratio()-.06*np.log10(10+rank[w])
+    near = sorted(difflib.get_close_matches(word, rank, 20, .7), key=alike, reverse=True)
+    return ([p for _,p in pairs[:1]]+near)[:3]
 
 # %% ../nbs/03_words.ipynb #288b57ba
 def _vector(words, token):
