@@ -31,7 +31,7 @@ def label_colours(
     "A colour for each label; the same set of names gets the same colours in any order."
     return {n: PALETTE[i%len(PALETTE)] for i, n in enumerate(sorted(set(names)))}
 
-# %% ../nbs/06_show.ipynb #1d72b5a9
+# %% ../nbs/06_show.ipynb #4ec6228f
 def _render(fig, dpi):
     "The figure as PNG bytes without metadata."
     buf = io.BytesIO()
@@ -62,6 +62,7 @@ def _reduce(png, colours, flat):
     out.save(buf, 'PNG', optimize=True)
     return buf.getvalue()
 
+# %% ../nbs/06_show.ipynb #bcaf4e21
 def _fit(fig, max_kb, dpi):
     "The best PNG of the figure that is no larger than `max_kb`."
     while dpi>=50:
