@@ -119,7 +119,7 @@ def figures(
 
 # %% ../nbs/31_cli.ipynb #bbda73f7
 def keep_memory():
-    "Let glibc keep freed memory: fetching large tensors' pages anew from the system took half of the time of a step."
+    "Let glibc keep freed memory, so that the pages of large tensors are not fetched anew from the system at every step."
     import ctypes
     if sys.platform!='linux': return
     try: libc = ctypes.CDLL('libc.so.6')

@@ -343,7 +343,7 @@ class _Rows:
     def flush(self): self.file.flush(); os.fsync(self.file.fileno())
     def close(self): self.file.close()
 
-# %% ../nbs/04_features.ipynb #75e9cc3c
+# %% ../nbs/04_features.ipynb #c0b6c715
 def _fill(part, bb, paths, hashes, meta, bs):
     "Compute what `part` still lacks; return pictures a second."
     n,l,c = len(paths),math.prod(bb.grid),bb.channels
@@ -367,7 +367,8 @@ def _fill(part, bb, paths, hashes, meta, bs):
                 done = i+len(ab[0])
                 bar.update(len(ab[0]))
                 if time.perf_counter()-saved>5: save(); saved = time.perf_counter()
-        finally: save()
+        except KeyboardInterrupt: save(); raise
+        save()
     write_json(part/'meta.json', meta)
     (part/'progress.json').unlink()
     return (n-first)/(time.perf_counter()-start)
