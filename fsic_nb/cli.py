@@ -56,11 +56,11 @@ def prepare(
 
 SHOTS,QUERIES = (1, 5),4 # the two settings of the paper, and its queries a label
 
-# %% ../nbs/31_cli.ipynb #9008a453
+# %% ../nbs/31_cli.ipynb #d90a2743
 def schedules(quick:bool)->dict: # method -> Schedule
     "How long the demo trains each model."
     from fsic_nb.train import Schedule
-    if quick: return dict(wagp=Schedule(steps=40, warmup=10, every=40), paper=Schedule(steps=20, warmup=5, every=20))
+    if quick: return dict(wagp=Schedule(steps=40, warmup=10, every=40), paper=Schedule(steps=10, warmup=5, every=10))
     return dict(wagp=Schedule(steps=500, warmup=50, every=100), paper=Schedule(steps=100, warmup=20, every=50))
 
 def trained(
@@ -79,7 +79,7 @@ def trained(
     from fsic_nb.train import train, validator
     episodes,models = Episodes(images, split, 'train', shots=1, queries=QUERIES, seed=seed),{}
     if episodes.left_out: say('          left out of training, too few usable images: '+', '.join(f'{n} ({k})' for n,k in episodes.left_out.items()))
-    validate = validator([Episodes(images, split, 'val', shots=k, queries=QUERIES, seed=seed) for k in SHOTS], store, g, n=4 if quick else 10)
+    validate = validator([Episodes(images, split, 'val', shots=k, queries=QUERIES, seed=seed) for k in SHOTS], store, g, n=2 if quick else 10)
     for name,schedule in schedules(quick).items():
         start = time.perf_counter()
         cfg = Config(store.channels, g.shape[1], prototype=dict(wagp='wagp', paper='cross')[name])
@@ -88,7 +88,7 @@ def trained(
         say(f'training  {name}: {schedule.steps} steps, {time.perf_counter()-start:.1f} s')
     return models
 
-# %% ../nbs/31_cli.ipynb #200e7a7d
+# %% ../nbs/31_cli.ipynb #34a1d352
 def figures(
     out:Path,    # folder to write into
     images,      # `ImageSet`
@@ -113,11 +113,11 @@ def figures(
     with torch.no_grad():
         x,t = torch.nn.functional.linear(support.x.locals, model.embed.visual.weight),model.embed.word(support.g)
         scores = lcm_scores(x, model.embed.visual.bias, t, support.y)[0]
-    save_figure(show_episode(images, ep), out/'episode.png')
-    save_figure(show_kept(images, ep, keep_share(scores, .25)[:,None].expand(-1, len(ep.labels), -1), scenes and scenes.masks), out/'lcm.png')
+    save_figure(show_episode(images, ep), out/'episode.png', dpi=80)
+    save_figure(show_kept(images, ep, keep_share(scores, .25)[:,None].expand(-1, len(ep.labels), -1), scenes and scenes.masks), out/'lcm.png', dpi=80)
     save_figure(show_results(rows), out/'results.png')
 
-# %% ../nbs/31_cli.ipynb #bbda73f7
+# %% ../nbs/31_cli.ipynb #c2d67f07
 def keep_memory():
     "Let glibc keep freed memory, so that the pages of large tensors are not fetched anew from the system at every step."
     import ctypes
@@ -137,7 +137,7 @@ def train_mean(
     ids = np.unique(np.concatenate([select(images, t) for t in split.tasks('train')]))
     return store.mean_of(ids).mean(0)
 
-# %% ../nbs/31_cli.ipynb #f1a4d14e
+# %% ../nbs/31_cli.ipynb #b086bd05
 def demo(
     data:str='scenes', # 'scenes' or 'voc'
     root:str|None=None, # VOC's folder
@@ -158,7 +158,7 @@ def demo(
     rows = []
     for k in SHOTS:
         start,eps = time.perf_counter(),Episodes(images, split, 'test', shots=k, queries=QUERIES, seed=seed)
-        rows += records(evaluate(methods, eps, store, g, n=24 if quick else 200), eps)
+        rows += records(evaluate(methods, eps, store, g, n=16 if quick else 200), eps)
         say(f'scoring   {k}-shot: {rows[-1]["episodes"]} episodes of {len(eps[0].labels)} unseen labels, {time.perf_counter()-start:.1f} s')
     start = time.perf_counter()
     write_json(out/'results.json', rows)
