@@ -137,7 +137,7 @@ def train_mean(
     ids = np.unique(np.concatenate([select(images, t) for t in split.tasks('train')]))
     return store.mean_of(ids).mean(0)
 
-# %% ../nbs/31_cli.ipynb #b086bd05
+# %% ../nbs/31_cli.ipynb #1af92560
 def demo(
     data:str='scenes', # 'scenes' or 'voc'
     root:str|None=None, # VOC's folder
@@ -158,7 +158,7 @@ def demo(
     rows = []
     for k in SHOTS:
         start,eps = time.perf_counter(),Episodes(images, split, 'test', shots=k, queries=QUERIES, seed=seed)
-        rows += records(evaluate(methods, eps, store, g, n=16 if quick else 200), eps)
+        rows += records(evaluate(methods, eps, store, g, n=12 if quick else 200), eps)
         say(f'scoring   {k}-shot: {rows[-1]["episodes"]} episodes of {len(eps[0].labels)} unseen labels, {time.perf_counter()-start:.1f} s')
     start = time.perf_counter()
     write_json(out/'results.json', rows)
