@@ -143,7 +143,7 @@ def demo(
     root:str|None=None, # VOC's folder
     out:str|Path='fsic_demo_out', # folder for results.json and the figures
     seed:int=0,        # of scenes, episodes and training
-    quick:bool=False,  # a small set and a short training: at most a minute
+    quick:bool=False,  # a small set and a short training: about a minute
     say=print,         # called with one line a step
 )->list: # records
     "Build, extract, train, evaluate, report: everything `fsic_demo` does."
@@ -176,7 +176,7 @@ def fsic_demo(
     root:str=None, # voc: the folder with VOC2007 and/or VOC2012; scenes: where to build them (default: the cache)
     out:str='fsic_demo_out', # folder for results.json and the figures
     seed:int=0, # of scenes, episodes and training
-    quick:store_true=False, # a small version that takes less than a minute
+    quick:store_true=False, # a small version that takes about a minute
 ):
     "Multi-label few-shot classification end to end: pictures, features, training, evaluation on unseen labels, a table and three figures."
     demo(data, root, out, seed, quick, say=functools.partial(print, flush=True))
