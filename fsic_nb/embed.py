@@ -11,13 +11,14 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
 
-# %% ../nbs/10_embed.ipynb #c0aed069
+# %% ../nbs/10_embed.ipynb #bb252da5
 class Features:
     "Local features of n images, (..., n, L, C), fetched on first use, with their means, (..., n, C)."
     def __init__(self,
         locals:Tensor|Callable, # local features (..., n, L, C), or a function that fetches them
         means:Tensor|None=None, # their means (..., n, C); computed when not given
-    ): self._locals,self._means = locals,means
+        ids=None, # numbers of the images (..., n), where they have any
+    ): self._locals,self._means,self.ids = locals,means,ids
 
     @property
     def locals(self)->Tensor: # (..., n, L, C)
@@ -31,14 +32,15 @@ class Features:
         if self._means is None: self._means = self.locals.mean(-2)
         return self._means
 
-# %% ../nbs/10_embed.ipynb #7b6f01eb
+# %% ../nbs/10_embed.ipynb #1c2b4446
 class Support:
     "What is known of an episode's labels: some images, who carries what, and the words."
     def __init__(self,
         x:Features, # the S support images
         y:Tensor,   # bool (..., S, N): image j carries label i
         g:Tensor,   # word vectors (..., N, W)
-    ): self.x,self.y,self.g = x,y,g
+        labels=None, # numbers of the labels (..., N), where they have any
+    ): self.x,self.y,self.g,self.labels = x,y,g,labels
 
 # %% ../nbs/10_embed.ipynb #df2851c3
 class Embed(nn.Module):

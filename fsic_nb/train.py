@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAPER', 'load', 'Schedule', 'save_model', 'read_tensors', 'load_model', 'begin', 'train_step', 'train', 'validator']
 
-# %% ../nbs/21_train.ipynb #56e4eb9e
+# %% ../nbs/21_train.ipynb #3591d189
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from .core import FsicError, atomic, progress, read_json, rng, write_json
 from .embed import Features, Support
 from .episodes import Episodes, collate
-from .model import Config, Model
+from .model import Configuration
 
-# %% ../nbs/21_train.ipynb #26068490
+# %% ../nbs/21_train.ipynb #28b577d6
 def load(
     store,    # `FeatureStore` of all images
     g:Tensor, # word vectors of all labels (C_all, W)
@@ -27,10 +27,10 @@ def load(
 )->tuple[Support,Features,Tensor]: # support, query and the query's labels (E, Q, N), bool
     "Features, words and labels of a batch of episodes."
     b = collate(eps)
-    def features(ids): return Features(lambda: store[ids], store.mean_of(ids))
-    return Support(features(b.support), torch.as_tensor(b.y), g[torch.as_tensor(b.labels)]),features(b.query),torch.as_tensor(b.y_query)
+    def features(ids): return Features(lambda: store[ids], store.mean_of(ids), ids)
+    return Support(features(b.support), torch.as_tensor(b.y), g[torch.as_tensor(b.labels)], b.labels),features(b.query),torch.as_tensor(b.y_query)
 
-# %% ../nbs/21_train.ipynb #72cbcac2
+# %% ../nbs/21_train.ipynb #85df727d
 @dataclass(frozen=True)
 class Schedule:
     "How long and how fast to learn."
@@ -40,20 +40,22 @@ class Schedule:
     lr_start:float = 1e-6 # learning rate at the first step
     batch:int = 1        # episodes a step
     every:int = 100      # steps between validations (and checkpoints)
+    decay:bool = False   # fall linearly to zero over all steps; the paper's rate stays constant
 
     def at(self, step:int)->float: # step counts from 0
         "The learning rate of a step."
-        return self.lr if step>=self.warmup else self.lr_start+(self.lr-self.lr_start)*step/self.warmup
+        lr = self.lr if step>=self.warmup else self.lr_start+(self.lr-self.lr_start)*step/self.warmup
+        return lr*(1-step/self.steps) if self.decay else lr
 
 PAPER = Schedule(steps=20_000, lr=1e-4, warmup=1_000, lr_start=1e-6, batch=1, every=1_000)
 
-# %% ../nbs/21_train.ipynb #50e59ce8
-def save_model(model:Model, path:str|Path): # the folder to write
+# %% ../nbs/21_train.ipynb #379decd4
+def save_model(model:nn.Module, path:str|Path): # the folder to write
     "Write weights and configuration into a folder, atomically."
     with atomic(path) as tmp:
         tmp.mkdir()
         save_file({k: v.contiguous() for k,v in model.state_dict().items()}, tmp/'weights.safetensors')
-        write_json(tmp/'config.json', asdict(model.cfg))
+        write_json(tmp/'config.json', model.cfg.to_dict())
 
 def read_tensors(path:Path)->dict: # name -> tensor
     "A safetensors file, or a `FsicError` that names it."
@@ -63,10 +65,10 @@ def read_tensors(path:Path)->dict: # name -> tensor
     if bad:=[k for k,v in tensors.items() if not v.isfinite().all()]: raise FsicError(f'{path}: {bad[0]} is not finite; train again with a smaller learning rate.')
     return tensors
 
-def load_model(path:str|Path)->Model: # in eval mode
+def load_model(path:str|Path)->nn.Module: # in eval mode
     "Read a model that `save_model` wrote."
     path = Path(path)
-    model,weights = Model(Config.from_dict(read_json(path/'config.json'))),read_tensors(path/'weights.safetensors')
+    model,weights = Configuration.from_dict(read_json(path/'config.json')).build(),read_tensors(path/'weights.safetensors')
     want = {k: v.shape for k,v in model.state_dict().items()}
     if want!={k: v.shape for k,v in weights.items()}: raise FsicError(f'{path}: weights and config.json do not belong together; train again.')
     model.load_state_dict(weights)
@@ -109,9 +111,9 @@ def begin(run:Path, what:dict):
         k = next(k for k in {**old, **new} if old.get(k)!=new.get(k))
         raise FsicError(f'{run}: holds another run ({k} differs); choose another folder or delete it.')
 
-# %% ../nbs/21_train.ipynb #1dd8fdac
+# %% ../nbs/21_train.ipynb #48bd7fb8
 def train_step(
-    model:Model,
+    model:nn.Module,
     opt,       # its optimiser
     batch:tuple, # from `load`
     lr:float,  # learning rate of this step
@@ -136,30 +138,32 @@ def _milestone(run, model, opt, state, step, validate, log):
     state['step'] = step+1
     _checkpoint(run, model, opt, state)
 
-# %% ../nbs/21_train.ipynb #e51ea6b3
+# %% ../nbs/21_train.ipynb #62cb0c4a
 def train(
-    cfg:Config,         # the model
-    episodes:Episodes,  # of the training labels
+    cfg:Configuration,  # of the model
+    episodes:Episodes|list, # of the training labels; of several kinds (1-shot, 5-shot) the steps take turns
     store,              # `FeatureStore` of all images
     g:Tensor,           # word vectors of all labels (C_all, W)
     run:str|Path,       # the run's folder; an unfinished run in it is continued
     schedule:Schedule=Schedule(),
     seed:int=0,         # of weights and dropout
     validate:Callable|None=None, # model -> score, larger is better; decides which weights are kept
-    start:Model|None=None, # begin with the weights it shares with this model
-)->Model: # the best model (the last one without `validate`), in eval mode
+    start:nn.Module|None=None, # begin with the weights it shares with this model
+)->nn.Module: # the best model (the last one without `validate`), in eval mode
     "Meta-train a model on episodes; interruptible, resumable, the same seed gives the same numbers."
-    run = Path(run)
-    begin(run, dict(config=asdict(cfg), schedule=asdict(schedule), seed=seed, episodes=episodes.fingerprint()))
+    run,kinds = Path(run),episodes if isinstance(episodes, list) else [episodes]
+    begin(run, dict(config=cfg.to_dict(), schedule=asdict(schedule), seed=seed, episodes=[e.fingerprint() for e in kinds]))
     torch.manual_seed(int(rng(seed, 'weights').integers(2**31)))
-    model = Model(cfg)
+    model = cfg.build()
     if start is not None: model.load_state_dict(start.state_dict(), strict=False)
     opt = torch.optim.Adam(model.parameters(), fused=True)
     state = _resume(run, model, opt)
     bar = progress(range(state['step'], schedule.steps), initial=state['step'], total=schedule.steps, desc=f'train {run.name}', unit='steps')
     with _open_log(run/'log.jsonl', state['step']) as log:
         for step in bar:
-            loss = train_step(model, opt, load(store, g, [episodes[step*schedule.batch+i] for i in range(schedule.batch)]), schedule.at(step), seed, step)
+            turn,kind = divmod(step, len(kinds))
+            now = [kinds[kind][turn*schedule.batch+i] for i in range(schedule.batch)]
+            loss = train_step(model, opt, load(store, g, now), schedule.at(step), seed, step)
             if not np.isfinite(loss): raise FsicError(f'{run}: the loss is not finite at step {step}; use a smaller learning rate.')
             log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(schedule.at(step), 9)))+'\n')
             if (step+1)%schedule.every==0 or step+1==schedule.steps: _milestone(run, model, opt, state, step, validate, log)
