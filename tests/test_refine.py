@@ -1,0 +1,132 @@
+"The refined model against a slow version with loops, and what must hold of any method."
+import math
+import numpy as np, pytest, torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+from sklearn.linear_model import Ridge
+
+from fsic_nb.core import FsicError
+from fsic_nb.embed import Features, Support
+from fsic_nb.model import Configuration
+from fsic_nb.refine import RefinedConfig, beginning, helps, kept_shares, score_change, soft_max
+from fsic_nb.train import load_model, save_model
+
+C,W,D,L = 12,5,10,9
+
+def make(S=7, N=4, Q=5, seed=0, lead=()):
+    r = torch.Generator().manual_seed(seed)
+    def randn(*s): return torch.randn(*lead, *s, generator=r)
+    y = torch.rand(*lead, S, N, generator=r)<.35
+    y[...,torch.arange(N),torch.arange(N)] = True
+    return Support(Features(randn(S, L, C)), y, randn(N, W)),Features(randn(Q, L, C)),torch.rand(*lead, Q, N, generator=r)<.4
+
+def model(seed=1, **kw):
+    torch.manual_seed(seed)
+    m = RefinedConfig(C, W, dim=D, **kw).build().eval()
+    with torch.no_grad():
+        for n,p in m.named_parameters():
+            if p.dim()<2: p.add_(.02*torch.randn_like(p))       # dials off their start, fades included
+    return m
+
+def slow_prototypes(m, s):
+    "One label at a time, one image at a time, with scikit-learn's ridge regression."
+    x,w = m.places(s.x.locals),F.normalize(m.word(s.g), dim=-1)
+    v,x,out = F.normalize(x.mean(-2), dim=-1),F.normalize(x, dim=-1),[]
+    for i in range(s.g.shape[0]):
+        pos = [j for j in range(len(x)) if s.y[j,i]]
+        neg = [j for j in range(len(x)) if not s.y[j,i]]
+        K,mean = torch.tensor(float(len(pos))),F.normalize(sum(v[j] for j in pos)/len(pos), dim=-1)
+        P = F.normalize(mean+m.first(K)*w[i], dim=-1)
+        for r in range(m.cfg.rounds+1):
+            beta,u,score = m.beta(K, r).item(),[],[]
+            for j in range(len(x)):
+                c = x[j]@P
+                a = (beta*c).softmax(-1)
+                score.append(math.log(sum(math.exp(beta*z) for z in c.tolist())/L)/beta)
+                a = {'soft': a, 'signed': torch.where(a>=1/L, a, 0.)}[m.cfg.select] if r else torch.full((L,), 1/L)
+                u.append(sum(a[k]*x[j,k] for k in range(L))/a.sum())
+            hard = np.exp([m.hard(K, r).item()*score[j] for j in neg]); hard = dict(zip(neg, hard/hard.sum()))
+            omega = [1/len(pos)+1e-5 if s.y[j,i] else m.others(K, r).item()*hard[j]+1e-5 for j in range(len(x))]
+            prior = m.mean(K, r)*mean+m.prior(K, r)*w[i]
+            U = torch.stack(u).double()
+            fit = Ridge(alpha=m.lam(K, r).item(), fit_intercept=False, tol=1e-12).fit(U, s.y[:,i].double()-U@prior.double(), sample_weight=omega)
+            P = F.normalize(prior+torch.tensor(fit.coef_).float(), dim=-1)
+        out.append(P)
+    return torch.stack(out)
+
+@pytest.mark.parametrize('select', ['soft', 'signed'])
+@torch.no_grad()
+def test_prototypes_equal_the_slow_version(select):
+    m,(s,_,_) = model(select=select),make()
+    torch.testing.assert_close(m.prototypes(s), slow_prototypes(m, s), atol=2e-4, rtol=1e-3)
+
+KINDS = [{}, dict(select='signed'), dict(select='share'), dict(select='none'), dict(solve='mean'), dict(push=False), dict(word=False), dict(rounds=0),
+         dict(rounds=4), dict(query='mean'), dict(rivals=False), dict(encoder='vocabulary')]
+
+@pytest.mark.parametrize('kw', KINDS, ids=str)
+@torch.no_grad()
+def test_batches_equal_one_by_one(kw):
+    m,(s,q,_) = model(**kw),make(lead=(3,))
+    many = m(s)(q)
+    for e in range(3):
+        one = Support(Features(s.x.locals[e]), s.y[e], s.g[e])
+        torch.testing.assert_close(m(one)(Features(q.locals[e])), many[e], atol=2e-4, rtol=1e-3)
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(KINDS))
+@torch.no_grad()
+def test_order_does_not_matter(seed, kw):
+    m,(s,q,_) = model(**kw),make(seed=seed)
+    r = torch.Generator().manual_seed(seed)
+    j,i,k = torch.randperm(7, generator=r),torch.randperm(4, generator=r),torch.randperm(5, generator=r)
+    other = m(Support(Features(s.x.locals[j]), s.y[j][:,i], s.g[i]))(Features(q.locals[k]))
+    torch.testing.assert_close(other, m(s)(q)[k][:,i], atol=5e-4, rtol=1e-3)
+
+@pytest.mark.parametrize('kw', KINDS, ids=str)
+@torch.no_grad()
+def test_a_label_without_pictures_falls_back_on_its_word(kw):
+    m,(s,q,_) = model(**kw),make()
+    s.y[:,2] = False
+    P = m.prototypes(s)
+    assert P.isfinite().all() and m(s)(q).isfinite().all()
+    torch.testing.assert_close(P.norm(dim=-1), torch.ones(4))
+
+@torch.no_grad()
+def test_one_image_that_carries_everything():
+    m,(s,q,_) = model(),make(S=4)
+    s.y[:] = True                                              # nobody is without any label: nobody pushes
+    assert m(s)(q).isfinite().all()
+
+@given(st.integers(0, 10**6), st.floats(.1, 30))
+def test_loss_change_is_exact_and_signed(seed, beta):
+    c,beta = torch.randn(L, generator=torch.Generator().manual_seed(seed)).double(),torch.tensor(beta).double()
+    a,all_ = (beta*c).softmax(-1),soft_max(c, beta)
+    slow = torch.stack([soft_max(torch.cat([c[:k], c[k+1:]]), beta)-all_ for k in range(L)])
+    torch.testing.assert_close(score_change(a, beta)[a<.999], slow[a<.999], atol=1e-8, rtol=1e-6)
+    assert c.mean()-1e-9<=all_<=c.max()+1e-9
+    clear = (a-1/L).abs()>1e-9
+    assert ((slow<0)==helps(a))[clear].all()
+    for rule in ('soft', 'signed', 'share', 'none'): assert kept_shares(a, rule).sum().item()==pytest.approx(1)
+
+def test_every_part_learns():
+    m,(s,q,y) = model().train(),make(lead=(2,))
+    opt,losses = torch.optim.Adam(m.parameters(), 1e-2),[]
+    for _ in range(30):
+        loss = m.loss(s, q, y)
+        opt.zero_grad(); loss.backward(); opt.step(); losses.append(loss.item())
+    assert losses[-1]<losses[0]-.2
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in m.parameters())
+
+@torch.no_grad()
+def test_saved_and_read(tmp_path):
+    m,(s,q,_) = model(encoder='vocabulary', rounds=1),make()
+    save_model(m, tmp_path/'m')
+    again = load_model(tmp_path/'m')
+    assert again.cfg==m.cfg
+    torch.testing.assert_close(again(s)(q), m(s)(q))
+
+def test_beginning_needs_a_classifier_for_the_vocabulary():
+    cfg = RefinedConfig(C, W, dim=D, encoder='vocabulary')
+    with pytest.raises(FsicError, match="use 'linear'"): beginning(cfg, None, np.arange(3), None, None)
+    with pytest.raises(FsicError, match='rounds is -1'): RefinedConfig(C, W, rounds=-1)
+    with pytest.raises(FsicError, match='unknown key'): Configuration.from_dict(dict(kind='refined', channels=1, words=1, round=2))

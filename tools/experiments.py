@@ -1,0 +1,322 @@
+"""Measure what notebooks 24, 40 and 41 show: each part writes one small JSON into data/results/.
+
+    python tools/experiments.py results --data scenes           methods x shots on unseen labels, three training seeds
+    python tools/experiments.py results --data voc --root DIR   the same on photographs
+    python tools/experiments.py tuning [--data voc --root DIR]    learning rate of the refined model, on validation labels
+    python tools/experiments.py ablation [--data voc --root DIR]  every part of the refined model, on validation labels
+    python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
+    python tools/experiments.py labels                          the number of base labels
+    python tools/experiments.py collapse                        swapped pictures, shuffled words, and five small repairs
+    python tools/experiments.py places                          where the kept places lie, by size of the object
+
+A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
+labels; only `results` and the last line of `places` look at test labels.
+"""
+import argparse, os
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault('FSIC_PROGRESS', '0')
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fsic_nb import baselines
+from fsic_nb.cli import QUERIES, SHOTS, keep_memory, plan, prepare, train_mean, trained
+from fsic_nb.core import rng, write_json
+from fsic_nb.data import LabelSplit
+from fsic_nb.episodes import Episodes
+from fsic_nb.evaluate import evaluate, records, words_only
+from fsic_nb.metrics import interval, paired
+from fsic_nb.model import Config, Model
+from fsic_nb.refine import helps
+from fsic_nb.train import Schedule, load
+
+results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
+
+
+def say(s): print(s, flush=True)
+
+
+class Bench:
+    "Pictures, split, features and words of one data set, and what is asked of them again and again."
+    def __init__(self, data, root=None):
+        self.data = data
+        self.images, self.split, self.store, self.g, self.scenes = prepare(data, root, say=say)
+        self.centre = train_mean(self.images, self.split, self.store)
+
+    @property
+    def own(self): return self.data, self.images, self.split, self.store, self.g
+
+    def fit(self, method, seed=0, split=None, **kw):
+        "A trained model, from the cache of runs where it is there."
+        return trained(method, self.data, self.images, split or self.split, self.store, self.g, seed=seed, say=say, **kw)
+
+    def plan(self, method, seed=0): return plan(method, self.data, self.images, self.split, self.store, self.g, seed=seed)
+
+    def episodes(self, part, shots, seed=0, **kw): return Episodes(self.images, self.split, part, shots=shots, queries=QUERIES, seed=seed, **kw)
+
+    def score(self, methods, part, n, seed=0):
+        "mAP of every episode: name -> shots -> (n,)."
+        out = {name: {} for name in methods}
+        for k in SHOTS:
+            for name, r in evaluate(methods, self.episodes(part, k, seed), self.store, self.g, n=n).items(): out[name][k] = r['map']
+        return out
+
+
+def summary(r, base=None):
+    "1-shot and 5-shot in percent with intervals, and the paired difference to `base`."
+    row = {}
+    for k, v in r.items():
+        m, ci = interval(100*v)
+        row[f'map{k}'], row[f'ci{k}'] = round(m, 2), round(ci, 2)
+        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired(100*v, 100*base[k]))
+    return row
+
+
+# --- results: the only look at the test labels ---------------------------------------------------------------------------
+
+def results(b, n):
+    "All methods on the same test episodes; the refined model with three training seeds."
+    wagp, paper = b.fit('wagp'), b.fit('paper')
+    methods = {k: f(b.centre) for k, f in baselines.TRAINING_FREE.items()}
+    methods.update(words=words_only(wagp), wagp=wagp, paper=paper, relation=b.fit('relation'), laso=b.fit('laso'))
+    refined = {f'refined-{s}': b.fit('refined', seed=s) for s in (0, 1, 2)}
+    if b.scenes is not None: methods['oracle'] = baselines.oracle(b.scenes, b.centre)
+    rows = []
+    for k in SHOTS:
+        eps = b.episodes('test', k)
+        scored = evaluate({**methods, **refined}, eps, b.store, b.g, n=n)
+        rows += [dict(r, train_seed=int(r['method'].split('-')[1]) if '-' in r['method'] else 0, method=r['method'].split('-')[0])
+                 for r in records(scored, eps)]
+    return rows
+
+
+# --- ablation: validation labels only --------------------------------------------------------------------------------------
+
+VARIANTS = {'the model': {}, 'no word': dict(word=False), 'no push from other labels': dict(push=False), 'mean instead of ridge': dict(solve='mean'),
+            'no rounds': dict(rounds=0), 'one round': dict(rounds=1), 'three rounds': dict(rounds=3),
+            'LCM: signed rule': dict(select='signed'), 'LCM: best quarter': dict(select='share'), 'no LCM': dict(select='none'),
+            'query by its mean': dict(query='mean'), 'no rivals': dict(rivals=False)}
+
+def other_encoder(b, cfg):
+    "The same model with the other way to describe a place."
+    from fsic_nb.features import classifier
+    if cfg.encoder=='vocabulary': return replace(cfg, encoder='linear', dim=512)
+    return replace(cfg, encoder='vocabulary', dim=len(classifier(b.store.meta['backbone'])[1]))
+
+def judge(b):
+    "Configuration, schedule, episodes -> validation mAP of every episode: 1- and 5-shot."
+    if b.data=='voc': return folds(b)
+    return lambda cfg, schedule, n: b.score({'refined': b.fit('refined', cfg=cfg, schedule=schedule)}, 'val', n)['refined']
+
+def tuning(b, n, steps):
+    "The learning rate, and how long, on validation labels."
+    p, score, rows = b.plan('refined'), judge(b), []
+    for lr in ((1e-3, 2e-3, 4e-3) if b.data=='scenes' else (0., 1e-4, 3e-4)):
+        r = score(p.cfg, replace(p.schedule, steps=steps, lr=lr), n)
+        rows.append(dict(lr=lr, data=b.data, part='val', episodes=n, steps=steps, seed=0, **summary(r)))
+        say(rows[-1])
+    return rows
+
+def ablation(b, n, steps):
+    "Every part of the refined model left out or exchanged, trained alike, on the same validation episodes."
+    p = b.plan('refined')
+    schedule = replace(p.schedule, steps=min(steps, p.schedule.steps))
+    base, rows, score = None, [], judge(b)
+    for name, kw in [*VARIANTS.items(), ('the other encoder', None)]:
+        cfg = replace(p.cfg, **kw) if kw is not None else other_encoder(b, p.cfg)
+        r = score(cfg, schedule, n)
+        base = base or r
+        rows.append(dict(variant=name, data=b.data, part='val', episodes=n, steps=schedule.steps, seed=0, **summary(r, None if name=='the model' else base)))
+        say(rows[-1])
+    return rows
+
+def folds(b):
+    "Photographs have too few base labels for one validation task: three folds of labels, each held out of training once."
+    from fsic_nb.metrics import average_precision
+    hold = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
+    every, rest = [x for h in hold for x in h], ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
+    whole = LabelSplit('voc, base labels', train=['cat'], val=every, test=['dog'])
+    def score(cfg, schedule, n):
+        out = {k: np.zeros((n, len(every))) for k in SHOTS}
+        for h in hold:
+            split = LabelSplit(f'voc, {h[0]} fold', train=[x for x in every if x not in h]+rest, val=h, test=['dog'])
+            model, cols = b.fit('refined', split=split, cfg=cfg, schedule=schedule), [every.index(x) for x in h]
+            for k in SHOTS:
+                eps = Episodes(b.images, whole, 'val', shots=k, queries=QUERIES, seed=0)
+                for i in range(0, n, 4):
+                    support, query, y = load(b.store, b.g, [eps[e] for e in range(i, min(i+4, n))])
+                    with torch.no_grad(): ap = average_precision(model(support)(query).mT.contiguous(), y.mT.contiguous())
+                    out[k][i:i+len(ap)][:, cols] = ap[:, cols]
+        return {k: np.nanmean(v, 1) for k, v in out.items()}
+    return score
+
+
+# --- the paper's parts -------------------------------------------------------------------------------------------------------
+
+PARTS = {'gate, convolution, attention': ('gate', 'conv'), 'convolution, gate, attention': ('conv', 'gate'), 'gate, attention': ('gate',),
+         'convolution, attention': ('conv',), 'attention alone': ()}
+
+def parts(b, n):
+    "Gate, dynamic convolution and their order; the keep rules of LCM in evaluation."
+    rows, base = [], None
+    p = b.plan('paper')
+    for name, which in PARTS.items():
+        model = b.fit('paper', cfg=replace(p.cfg, parts=which))
+        r = b.score({name: model}, 'val', n)[name]
+        base = base or r
+        rows.append(dict(variant=name, part='val', episodes=n, seed=0, **summary(r, None if base is r else base)))
+        say(rows[-1])
+    model = b.fit('paper')
+    for name, kw in {'keep: best quarter': dict(keep='share'), 'keep: label-specific, signed': dict(lcm='label', keep='signed'), 'keep: all': dict(lcm='none')}.items():
+        model.cfg = replace(p.cfg, **kw)
+        rows.append(dict(variant=name, part='val', episodes=n, seed=0, **summary(b.score({name: model}, 'val', n)[name], base)))
+        say(rows[-1])
+    return rows
+
+
+# --- base labels ---------------------------------------------------------------------------------------------------------------
+
+def labels(b, n):
+    "WAGP and the refined model after training on 1, 3, 6, 12 and all 25 tasks of 16 labels."
+    rows = []
+    for tasks in (1, 3, 6, 12, 25):
+        split = replace(b.split, train=b.split.train[:tasks], name=f'{b.split.name}, {tasks} tasks')
+        for method, steps in (('wagp', 300), ('refined', 200)):
+            p = b.plan(method)
+            model = b.fit(method, split=split, schedule=replace(p.schedule, steps=steps))
+            rows.append(dict(method=method, base_labels=16*tasks, part='val', episodes=n, steps=steps, seed=0, **summary(b.score({method: model}, 'val', n)[method])))
+            say(rows[-1])
+    return rows
+
+
+# --- the collapse ----------------------------------------------------------------------------------------------------------------
+
+class Repaired(Model):
+    "WAGP with one small repair, see REPAIRS."
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.repair, self.weight = '', torch.nn.Parameter(torch.zeros(()))
+
+    def prototypes(self, support):
+        from fsic_nb.prototypes import mean_prototypes
+        v, t = self.embed(support.x, support.g)
+        if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
+        P = self.interact(support.x.locals, support.y, v, t)
+        if self.repair=='residual': P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
+        return P, v, t
+
+REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection')
+
+def repaired(b, repair, steps, n):
+    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
+    from fsic_nb.data import select
+    from fsic_nb.refine import principal
+    from fsic_nb.train import train_step
+    torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
+    model = Repaired(Config(b.store.channels, b.g.shape[1], prototype='wagp'))
+    model.repair = repair
+    eps = b.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
+    if repair.startswith('five'): eps = Episodes(b.images, b.split, 'train', shots=5, queries=3, ways=8, seed=0)
+    if repair.startswith('frozen'):
+        ids = np.unique(np.concatenate([select(b.images, t) for t in b.split.tasks('train')]))
+        visual = model.embed.visual.requires_grad_(False)
+        for p, v in zip((visual.weight, visual.bias), principal(b.store, ids, model.cfg.dim)): p.data.copy_(v)
+    opt = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
+    schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
+    for step in range(steps):
+        train_step(model, opt, load(b.store, b.g, [eps[step]]), schedule.at(step), 0, step)
+        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
+    return model, curve
+
+def exchanged(model, what):
+    "The same model shown another label's pictures, or told another label's word."
+    from fsic_nb.embed import Features, Support
+    def method(s):
+        if what=='pictures': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
+        if what=='words': s = Support(s.x, s.y, s.g.roll(1, -2))
+        return model(s)
+    return method
+
+@torch.no_grad()
+def moved(b, model, n):
+    "How far prototypes move (1 - cosine) when pictures or words are exchanged; their cosine to the word; the attention's entropy."
+    from fsic_nb.embed import Features, Support
+    out = []
+    for k in SHOTS:
+        eps = b.episodes('val', k)
+        for e in range(n):
+            s, _, _ = load(b.store, b.g, [eps[e]])
+            P, v, t = model.prototypes(s)
+            far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
+            x, q = model.interact.norm(model.interact.place(s.x.locals)), model.interact.norm(t)
+            a = model.interact.word_attention.attend.weights(q[0, :, None].expand(-1, x.shape[1], -1), x[0], torch.ones(x.shape[1:3], dtype=torch.bool))
+            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1).mean().item()/np.log(x.shape[-2])
+            out.append(dict(pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
+                            cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
+    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
+
+def collapse(b, n):
+    "Everything 24_collapse shows."
+    wagp, paper, refined = b.fit('wagp'), b.fit('paper'), b.fit('refined')
+    from fsic_nb.prototypes import simpleshot
+    methods = {f'{m}, {w}': exchanged(f, w) for m, f in dict(simpleshot=simpleshot(b.centre), wagp=wagp, paper=paper, refined=refined).items() for w in ('as they are', 'pictures', 'words')}
+    probe = [dict(method=k.split(', ')[0], exchanged=k.split(', ')[1], **summary(r)) for k, r in b.score(methods, 'val', n).items()]
+    say(probe)
+    repairs = []
+    for repair in REPAIRS:
+        model, curve = repaired(b, repair, 300, n)
+        repairs.append(dict(repair=repair, curve=curve))
+        say((repair, curve[-1]))
+    return dict(part='val', episodes=n, seed=0, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
+
+
+# --- where the kept places lie ---------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def places(b, n):
+    "Precision and lift of the kept places, round by round, and the kept share by size of the object."
+    model, rows, sizes = b.fit('refined'), [], []
+    for part in ('val', 'test'):
+        for k in SHOTS:
+            eps, found = b.episodes(part, k), []
+            for e in range(n):
+                s, _, _ = load(b.store, b.g, [eps[e]])
+                trace = []
+                model.prototypes(s, trace)
+                cover = torch.as_tensor(b.scenes.coverage(s.x.ids, s.labels, b.store.grid))[s.y]
+                right = cover>=.25
+                kept = torch.stack([helps(a[s.y]) for _, a in trace])                              # (rounds, pairs, L)
+                found.append(torch.stack([torch.stack([(r&right).sum()/r.sum(), right.float().mean(), r.float().mean()]) for r in kept]))
+                if part=='val' and k==5: sizes.append(torch.stack([cover.mean(-1), kept[-1].float().mean(-1), (kept[-1]&right).sum(-1)/kept[-1].sum(-1)], -1))
+            for r, (p, chance, share) in enumerate(torch.stack(found).mean(0).tolist(), 1):
+                rows.append(dict(part=part, shots=k, round=r, episodes=n, precision=round(p, 4), chance=round(chance, 4), lift=round(p/chance, 3), share=round(share, 4)))
+                say(rows[-1])
+    s = torch.cat(sizes).numpy()
+    edges = np.quantile(s[:, 0], np.linspace(0, 1, 6))
+    at = np.clip(np.searchsorted(edges, s[:, 0], side='right')-1, 0, 4)
+    size = [dict(object_share=round(float(m[0]), 4), kept_share=round(float(m[1]), 4), precision=round(float(m[2]), 4), pairs=int((at==i).sum()))
+            for i in range(5) for m in [s[at==i].mean(0)]]
+    return dict(rows=rows, size=size, size_part='val', size_shots=5)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places'])
+    parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
+    parser.add_argument('--root', help="the data set's folder")
+    parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
+    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model')
+    a = parser.parse_args()
+    keep_memory()
+    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
+    b = Bench(a.data, a.root)
+    n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
+    made = dict(results=results, parts=parts, labels=labels, collapse=collapse, places=places).get(a.what)
+    rows = dict(ablation=ablation, tuning=tuning)[a.what](b, n, a.steps) if made is None else made(b, n)
+    name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
+    write_json(results_folder/f'{name}.json', rows)
+    say(f'data/results/{name}.json written')
+
+
+if __name__=='__main__': main()
