@@ -116,7 +116,7 @@ class Vocabulary(nn.Module):
         z = self.classes(f)/self.temperature(f.new_ones(()))
         return (z.log_softmax(-1)/2).exp()-self.mean
 
-# %% ../nbs/15_refine.ipynb #9fff8137
+# %% ../nbs/15_refine.ipynb #4225f5f9
 REFINE = dict(encoder=('linear', 'vocabulary'), select=('soft', 'signed', 'share', 'none'), solve=('ridge', 'mean'), query=('places', 'mean'))
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class RefinedConfig(Configuration, kind='refined'):
     select:str = 'soft'     # keep rule, see `kept_shares`
     solve:str = 'ridge'     # or 'mean': kept positives minus the hardest of the others
     query:str = 'places'    # a query is scored by its places, or by their 'mean'
+    claims:bool = True      # labels of one support image compete for its places
     rivals:bool = True      # a label's score is compared with the average label's
 
     def __post_init__(self):
@@ -139,7 +140,7 @@ class RefinedConfig(Configuration, kind='refined'):
             if getattr(self, k) not in ok: raise FsicError(f"RefinedConfig: {k} is {getattr(self, k)!r}; it must be one of {', '.join(ok)}.")
         if self.rounds<0: raise FsicError(f'RefinedConfig: rounds is {self.rounds}; it must be 0 or more.')
 
-# %% ../nbs/15_refine.ipynb #8bb3f516
+# %% ../nbs/15_refine.ipynb #d4e57825
 class Refined(nn.Module):
     "Refined prototypes. A method: support -> scorer."
     def __init__(self, cfg:RefinedConfig): # the switches
@@ -148,7 +149,7 @@ class Refined(nn.Module):
         self.places = dict(linear=LinearPlaces, vocabulary=Vocabulary)[cfg.encoder](cfg.channels, cfg.dim)
         self.word = nn.Linear(cfg.words, cfg.dim)
         few = cfg.encoder=='vocabulary'    # where to begin; chosen on validation labels
-        self.beta,self.lam,self.hard = Dial(10., R),Dial(.1, R),Dial(4., R)
+        self.beta,self.lam,self.hard = Dial(10., R),Dial(.3 if few else .1, R),Dial(4., R)
         self.others,self.mean,self.prior = Dial(30. if few else 10., R),Dial(1. if few else .2, R),Dial(.1, R)
         self.first,self.sharp,self.whole,self.scale = Dial(.25),Dial(10. if few else 16.),Dial(1. if few else .3),Dial(10.)
         self.shift,self.against = nn.Parameter(torch.tensor(-.2)),nn.Parameter(torch.tensor(.05))
@@ -159,17 +160,21 @@ def build(self:RefinedConfig)->Refined:
     "The module of this configuration, with fresh weights."
     return Refined(self)
 
-# %% ../nbs/15_refine.ipynb #452b0e3c
+# %% ../nbs/15_refine.ipynb #165149ab
 @patch
 def look(self:Refined,
     x:Tensor, # encoded places, length one (..., S, L, D)
     P:Tensor, # current prototypes (..., N, D)
-    K:Tensor, # positives (..., N)
+    y:Tensor, # labels (..., S, N), bool
     r:int,    # round
 )->tuple[Tensor,Tensor]: # shares a (..., S, N, L), scores s (..., S, N)
     "Which places answer to which prototype."
-    c,beta = (x@P.mT[...,None,:,:]).mT,self.beta(K, r)[...,None,:]
-    return (beta[...,None]*c).softmax(-1),soft_max(c, beta)
+    c,beta = (x@P.mT[...,None,:,:]).mT,self.beta(y.sum(-2).clamp_min(1).to(x.dtype), r)[...,None,:]
+    z = beta[...,None]*c
+    if self.cfg.claims:
+        own = z.masked_fill(~y[...,None], -1e9).logsumexp(-2, keepdim=True)
+        z = z+torch.where(y[...,None], z-own, 0.)
+    return z.softmax(-1),soft_max(c, beta)
 
 @patch
 def solve(self:Refined,
@@ -189,7 +194,7 @@ def solve(self:Refined,
     P = mean(yt)+m
     return F.normalize(P-5*self.lam(K, r)[...,None]*mean(hard) if self.cfg.push else P, dim=-1)
 
-# %% ../nbs/15_refine.ipynb #1809048a
+# %% ../nbs/15_refine.ipynb #9a5d2ecf
 @patch
 def prototypes(self:Refined,
     support:Support,
@@ -202,7 +207,7 @@ def prototypes(self:Refined,
     w = F.normalize(self.word(support.g), dim=-1)*(self.cfg.word or ~y.any(-2)[...,None])   # no support: the word is all there is
     x,P = F.normalize(x, dim=-1),F.normalize(mean+self.first(K)[...,None]*w, dim=-1)
     for r in range(self.cfg.rounds+1):
-        a,s = self.look(x, P, K, r)
+        a,s = self.look(x, P, y, r)
         a = kept_shares(a, self.cfg.select if r else 'none')                                # the first round looks at whole images
         if trace is not None and r: trace.append((P, a))
         P = self.solve((a@x).transpose(-3, -2), s, y, self.mean(K, r)[...,None]*mean+self.prior(K, r)[...,None]*w, r)
