@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'PROTOCOLS', 'VOC_NAMES', 'VOC_SPLIT', 'ImageSet', 'LabelSplit', 'select', 'filter_counts', 'enough',
-           'read_voc']
+           'read_voc', 'read_coco']
 
-# %% ../nbs/01_data.ipynb #2b23cf84
-import difflib, os, re
+# %% ../nbs/01_data.ipynb #c9e4cd81
+import contextlib, difflib, os, re
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree import ElementTree
 import numpy as np
 from fastcore.basics import patch
@@ -349,3 +349,60 @@ def _voc_folders(root:Path, years)->list:
         for sub in ('', 'JPEGImages', 'Annotations', 'ImageSets/Main'):
             if not (root/f'VOC{y}'/sub).is_dir(): raise FsicError(f'{root/f"VOC{y}"/sub}: no such folder; unpack the official tar file of VOC{y} there.')
     return [root/f'VOC{y}' for y in years]
+
+# %% ../nbs/01_data.ipynb #b96dbd28
+def _coco_json(root:Path, annotations)->Path:
+    "The one `instances_*.json`, or the one asked for."
+    folder = root/'annotations'
+    if not root.is_dir(): raise FsicError(f'{root}: no such folder; give the folder that holds annotations and images.')
+    if annotations is not None: return next((p for p in (folder/annotations, Path(annotations)) if p.is_file()), folder/annotations)
+    found = sorted(folder.glob('instances_*.json'))
+    if len(found)!=1:
+        raise FsicError(f'{folder}: {len(found) or "no"} files are called instances_*.json'+(f' ({", ".join(p.name for p in found)}); say which with annotations.' if found
+                        else '; unpack the official annotations there.'))
+    return found[0]
+
+def _coco_records(path:Path)->dict:
+    "The JSON, if every record has what is used here."
+    d = read_json(path)
+    for kind, need in dict(images=dict(id=int, file_name=str), categories=dict(id=int, name=str), annotations=dict(image_id=int, category_id=int)).items():
+        if not isinstance(d, dict) or not isinstance(d.get(kind), list): raise FsicError(f'{path}: no list is called {kind}; give a file of COCO object instances.')
+        for i, r in enumerate(d[kind]):
+            for k, t in need.items():
+                if not isinstance(r, dict) or type(r.get(k)) is not t: raise FsicError(f'{path}, {kind}[{i}]: expected {k}, {t.__name__}; restore the official file.')
+        twice = [k for k, n in Counter(r['id'] for r in d[kind]).items() if n>1] if kind!='annotations' else []
+        if twice: raise FsicError(f'{path}, {kind}: id {twice[0]} is there twice; keep it once.')
+    known = {k: {r['id'] for r in d[k]} for k in ('images', 'categories')}
+    for i, r in enumerate(d['annotations']):
+        for k, of in (('image_id', 'images'), ('category_id', 'categories')):
+            if r[k] not in known[of]: raise FsicError(f'{path}, annotations[{i}]: {k} {r[k]} is not among {of}; restore the official file.')
+    return d
+
+# %% ../nbs/01_data.ipynb #2384f057
+def _coco_file(path:Path, folder:Path, r:dict)->Path:
+    "The picture of an image record, inside `folder`."
+    f = r['file_name']
+    if not f or '..' in PurePosixPath(f).parts or PurePosixPath(f).is_absolute() or '\\' in f or PureWindowsPath(f).drive:
+        raise FsicError(f'{path}, image {r["id"]}: file name {f!r} leads out of the folder of the pictures; mend it.')
+    if not (folder/f).is_file() or not (folder/f).stat().st_size: raise FsicError(f'{path}, image {r["id"]}: {folder/f} is missing or empty; unpack the official zip file again.')
+    return folder/f
+
+def read_coco(
+    root:str|Path, # the folder that holds annotations/ and images/ (or train2017/ and the like)
+    annotations:str|Path|None=None, # the JSON, if there are several instances_*.json
+)->ImageSet:
+    "COCO object instances as image labels, in the order of category ids; images without annotations are left out."
+    from pycocotools.coco import COCO
+    root = Path(root).expanduser()
+    path,coco = _coco_json(root, annotations),COCO()
+    coco.dataset = _coco_records(path)
+    with contextlib.redirect_stdout(None): coco.createIndex()
+    part = path.stem.removeprefix('instances_')
+    folder = next((p for p in (root/'images'/part, root/part, root/'images') if p.is_dir()), None)
+    if folder is None: raise FsicError(f'{root}: neither images nor {part} is in it; unpack the pictures of {path.name} there.')
+    cats,ids = sorted(coco.getCatIds()),sorted(coco.getImgIds())
+    own = {i: {a['category_id'] for a in coco.imgToAnns[i] if not a.get('iscrowd', 0)} for i in ids}
+    keep = [i for i in ids if own[i]]
+    if not keep: raise FsicError(f'{path}: no image has an annotation; give a file of COCO object instances.')
+    info = dict(annotations=path.name, listed=len(ids), left_out=len(ids)-len(keep))
+    return ImageSet([_coco_file(path, folder, coco.imgs[i]) for i in keep], [coco.cats[c]['name'] for c in cats], [[c in own[i] for c in cats] for i in keep], 'coco', info)

@@ -308,10 +308,10 @@ def show_kept(
             s.text(x+size/2, y0+size+.04, said, fontsize=7.5, color='.3', ha='center')
     return s.fig
 
-# %% ../nbs/06_show.ipynb #2595de05
-METHOD_NAMES = dict(words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot', matching='ML-MatchingNet', bcr='BCR', labelprop='label propagation',
+# %% ../nbs/06_show.ipynb #5a669374
+METHOD_NAMES = dict(words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot', matching='ML-MatchingNet', bcr='reweighted mean (BCR)', labelprop='label propagation',
                     localknn='kNN on places', relation='ML-RelationNet', laso='LaSO', wagp='WAGP', paper='LCM + cross-interaction',
-                    refined='refined', oracle='mask oracle')
+                    refined='refined prototypes', oracle='mask oracle')
 
 def _order(methods):
     "Known methods in the order of `METHOD_NAMES`, others behind."

@@ -1,0 +1,237 @@
+"`fsic_train` and `fsic_evaluate`, as a user runs them and as functions: runs, names, episodes on COCO, and errors."
+import contextlib, io, json, os, re, shutil, subprocess, sys
+from pathlib import Path
+import numpy as np, pytest
+from hypothesis import given, settings, strategies as st
+from fsic_nb.core import FsicError, read_json, write_json
+from test_demo import cut_voc, fsic_demo, numbers
+
+BIN = Path(sys.executable).parent
+silent = lambda line: None
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    "A cache folder for this module: quick scenes are built and looked at once."
+    old,os.environ['FSIC_HOME'] = os.environ.get('FSIC_HOME'),str(tmp_path_factory.mktemp('home'))
+    yield Path(os.environ['FSIC_HOME'])
+    os.environ.pop('FSIC_HOME') if old is None else os.environ.update(FSIC_HOME=old)
+
+@pytest.fixture(scope='module')
+def run(cache, tmp_path_factory):
+    "A run of the fastest method, trained by the console script."
+    out = tmp_path_factory.mktemp('runs')/'laso'
+    p = command('train', '--method', 'laso', '--quick', '--out', out)
+    assert p.returncode==0, p.stderr
+    assert 'training  laso: 40 steps' in p.stdout and f'fsic_evaluate --run {out}' in p.stdout
+    return out
+
+@pytest.fixture(scope='module')
+def quick(cache):
+    "Quick scenes as `prepare` gives them."
+    from fsic_nb.cli import prepare
+    return prepare('scenes', quick=True, say=silent)
+
+def command(name, *args, **kw): return fsic_demo(*args, home=os.environ.get('FSIC_HOME', 'nowhere'), command=BIN/f'fsic_{name}', **kw)
+
+def same(a, b): return all((a.state_dict()[k]==v).all() for k,v in b.state_dict().items())
+
+
+# --- the console scripts -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('name', ['demo', 'train', 'evaluate'])
+def test_help_is_fast(name):
+    p = subprocess.run([sys.executable, '-X', 'importtime', BIN/f'fsic_{name}', '--help'], capture_output=True, text=True)
+    assert p.returncode==0 and '--quick' in p.stdout and not re.search(r'\| +(torch|matplotlib)\n', p.stderr)
+
+def test_train_and_evaluate(run, cache, tmp_path):
+    about = read_json(run/'about.json')
+    assert (about['method'], about['data'], about['backbone'], about['seed'], about['quick'])==('laso', 'scenes', 'lite0', 0, True)
+    assert len(about['train'])==64 and len(about['val'])==16 and not set(about['train'])&set(about['val'])
+    p = command('evaluate', '--run', run, '--method', 'protonet,oracle', '--quick', '--episodes', 3, '--out', tmp_path/'a'/'r.json')
+    assert p.returncode==0, p.stderr
+    rows = read_json(tmp_path/'a'/'r.json')
+    assert [(r['method'], r['shots'], r['episodes']) for r in rows]==[(m, k, 3) for k in (1, 5) for m in ('simpleshot', 'protonet', 'oracle', 'laso')]
+    assert [(r.get('run'), r.get('seen')) for r in rows[:4]]==[(None, None)]*3+[(str(run), 0)]
+    assert all(r['baseline']=='simpleshot' and 0<r['map']<100 for r in rows) and rows[0]['diff']==0
+    assert 'LaSO' in p.stdout and '5-shot mAP' in p.stdout
+    from fsic_nb.cli import compare
+    compare([run], ['protonet', 'oracle'], shots=[1, 5], episodes=3, out=tmp_path/'b.json', quick=True, say=silent)
+    assert numbers(tmp_path/'b.json')==numbers(tmp_path/'a'/'r.json')
+
+def test_a_finished_run_is_not_trained_again(run, cache):
+    from fsic_nb.cli import learn
+    before,lines = (run/'best'/'weights.safetensors').read_bytes(),[]
+    learn('laso', out=run, quick=True, say=lines.append)
+    assert any('laso: 40 steps, cached' in l for l in lines) and (run/'best'/'weights.safetensors').read_bytes()==before
+
+@pytest.mark.parametrize('args,says', [(['--method', 'laso', '--out', 'RUN', '--seed', '1', '--quick'], 'holds another run (seed is 0, not 1)'),
+                                       (['--method', 'relation', '--out', 'RUN', '--quick'], 'holds another run (method is laso, not relation)'),
+                                       (['--method', 'lasso'], 'nearest: laso'), (['--method', 'bcr'], "'bcr' is not trained"),
+                                       (['--data', 'coco', '--root', '.'], "'scenes' or 'voc'"), (['--data', 'voc'], 'needs --root'),
+                                       (['--seed', '-1'], '--seed -1'), (['--out', 'full'], 'is there and is no run')])
+def test_train_errors(run, args, says, tmp_path, monkeypatch):
+    (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
+    check_error('train', [str(run) if a=='RUN' else a for a in args], says, tmp_path, monkeypatch)
+
+def check_error(name, args, says, work, monkeypatch):
+    "One line on stderr, exit code 2, nothing written. (A fresh process costs seconds; this is the same function.)"
+    import fsic_nb.cli as cli
+    monkeypatch.chdir(work); monkeypatch.setattr(sys, 'argv', [f'fsic_{name}', *args])
+    before,err = sorted(work.rglob('*')),io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(None), pytest.raises(SystemExit) as e: run_cli(getattr(cli, f'fsic_{name}'), args)
+    assert e.value.code==2 and err.getvalue().startswith('error: ') and err.getvalue().count('\n')==1 and says in err.getvalue(), err.getvalue()
+    assert sorted(work.rglob('*'))==before
+
+def run_cli(f, args):
+    "Call a command with its options as keywords."
+    kw,it = {},iter(args)
+    for a in it: kw[a[2:]] = True if a=='--quick' else next(it)
+    f(**{k: int(v) if k in ('seed', 'episodes') else v for k,v in kw.items()})
+
+@pytest.mark.parametrize('args,says', [
+    (['--shots', '0'], "--shots '0': expected whole numbers from 1 on"), (['--shots', '1;5'], 'such as 1,5'), (['--episodes', '1'], '--episodes 1: an interval needs at least 2'),
+    (['--run', 'nowhere'], '--run nowhere: no such folder; make it with fsic_train'), (['--run', 'full'], 'is no run (it has no about.json)'),
+    (['--method', 'refind'], "no method is called 'refind'; nearest: refined"), (['--method', 'zzz'], 'known are protonet, simpleshot'),
+    (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),
+    (['--method', 'refined', '--data', 'coco', '--root', '.'], 'refined: nothing is trained on coco; name a run of refined'),
+    (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
+    (['--data', 'nuswide'], "'scenes', 'voc' or 'coco'"), (['--out', 'full'], '--out full: no file can be written there'),
+    (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1')])
+def test_evaluate_errors(args, says, tmp_path, monkeypatch):
+    (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
+    check_error('evaluate', args, says, tmp_path, monkeypatch)
+
+def test_an_error_in_a_process_of_its_own(tmp_path):
+    p = fsic_demo('--shots', 'x', home=tmp_path/'home', command=BIN/'fsic_evaluate', cwd=tmp_path)
+    assert p.returncode==2 and p.stderr.startswith('error: --shots') and p.stderr.count('\n')==1 and not list(tmp_path.iterdir())
+
+def change_about(run, **kw): write_json(run/'about.json', {**read_json(run/'about.json'), **kw})
+
+def other_channels(run):
+    from fsic_nb.baselines import LasoConfig
+    from fsic_nb.train import save_model
+    save_model(LasoConfig(8).build(), run/'best')
+
+@pytest.mark.parametrize('change,says', [(other_channels, 'was made with channels 8, the features here have 1280'),
+    (lambda run: change_about(run, backbone='resnet50'), 'was made with backbone resnet50'), (lambda run: change_about(run, weights='00'), 'was made with weights 00'),
+    (lambda run: write_json(run/'about.json', {}), 'about.json: method is missing'), (lambda run: shutil.rmtree(run/'last'), 'is not finished (0 of 40 steps)'),
+    (lambda run: (run/'about.json').write_text('{'), 'about.json: not valid JSON')])
+def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path/'copy')
+    change(copy)
+    check_error('evaluate', ['--run', str(copy), '--quick'], says, tmp_path, monkeypatch)
+
+
+# --- plans and trainings -----------------------------------------------------------------------------------------------
+
+def test_every_method_has_a_plan(quick):
+    from fsic_nb.cli import RECIPES, plan, run_folder
+    args = *quick[:4],0,True
+    plans = {m: plan(m, 'scenes', *args, say=silent) for m in RECIPES}
+    assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: [1, 5] if m=='refined' else [1] for m in RECIPES}
+    assert plans['paper'].basis==run_folder('wagp', plans['wagp'], quick[2], quick[3], 0, True).name
+    assert len({run_folder('x', p, quick[2], quick[3]) for p in plans.values()})==len(plans)
+    assert plan('refined', 'voc', *args, say=silent).cfg.encoder=='vocabulary' and plan('refined', 'voc', *args, say=silent).cfg.dim==1000
+
+def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
+    import torch
+    from fsic_nb.cli import trained
+    from fsic_nb.refine import RefinedConfig
+    from fsic_nb.train import Schedule
+    images,split,store,g,_ = quick
+    kw = dict(quick=True, say=silent, cfg=RefinedConfig(store.channels, g.shape[1], dim=16), schedule=Schedule(steps=2, lr=1e-3, warmup=1))
+    torch.manual_seed(1); a = trained('refined', 'scenes', images, split, store, g, run=tmp_path/'a', **kw)
+    torch.manual_seed(2); b = trained('refined', 'scenes', images, split, store, g, **kw)
+    lines = []
+    c = trained('refined', 'scenes', images, split, store, g, **{**kw, 'say': lines.append})
+    d = trained('refined', 'scenes', images, split, store, g, seed=1, **kw)
+    assert same(a, b) and same(b, c) and not same(c, d) and lines==['training  refined: 2 steps, cached']
+
+def test_without_validation_labels_the_last_weights_are_kept(quick, tmp_path):
+    from fsic_nb.cli import trained
+    from fsic_nb.data import LabelSplit
+    from fsic_nb.train import Schedule
+    images,split,store,g,_ = quick
+    none = LabelSplit('none', split.tasks('train'), [], split.tasks('test'))
+    trained('laso', 'scenes', images, none, store, g, quick=True, say=silent, run=tmp_path/'r', schedule=Schedule(steps=2, warmup=1))
+    assert not [l for l in (tmp_path/'r'/'log.jsonl').read_text().splitlines() if 'val' in json.loads(l)]
+
+def test_methods_by_name(quick):
+    from fsic_nb.baselines import TRAINING_FREE
+    from fsic_nb.cli import methods
+    from fsic_nb.episodes import Episodes
+    from fsic_nb.train import load
+    images,split,store,g,scenes = quick
+    support,query,y = load(store, g, [Episodes(images, split, 'test', 1, 4)[0]])
+    models = {'refined': lambda support: 'mine'}
+    for name,method in methods([*TRAINING_FREE, 'oracle', 'refined'], 'scenes', images, split, store, g, scenes, models, say=silent).items():
+        assert method(support)=='mine' if name=='refined' else method(support)(query).shape==y.shape
+
+
+# --- COCO --------------------------------------------------------------------------------------------------------------
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32-1), st.integers(2, 9), st.integers(10, 120), st.sampled_from([.05, .2, .5]), st.integers(1, 5))
+def test_coco_episodes_can_be_drawn_or_it_is_said(seed, labels, n, density, shots):
+    from fsic_nb.cli import coco_episodes
+    from fsic_nb.data import ImageSet
+    y = np.random.default_rng(seed).random((n, labels))<density
+    images = ImageSet([f'{i}.jpg' for i in range(n)], [f'c{c}' for c in range(labels)], y, 'made')
+    names = images.names[:-1]                              # the last label is no test label
+    try: eps = coco_episodes(images, names, shots)
+    except FsicError as e: assert 'fewer than two test labels' in str(e); return
+    left = eps.pools[0].names
+    assert len(left)>1 and left==[n for n in names if n in left] and eps.protocol=='masked'
+    assert all(images.counts()[images.index([n])]>=shots+4 for n in left)
+    for e in range(20): assert len(set(eps[e].support) | set(eps[e].query))==len(left)*(shots+4)
+
+NAMES = ['person', 'motorcycle', 'dog', 'tv', 'potted plant', 'cat', 'zebra']
+
+def write_coco(root):
+    "Ten pictures of dogs with cats, of tvs and of potted plants, one zebra, a person, and a person on a motorcycle."
+    from PIL import Image
+    r,own = np.random.default_rng(0),[[c] for c in (2, 3, 4) for _ in range(10)]+[[0], [0, 1], [6]]
+    for i in range(10): own[i].append(5)
+    for sub in ('annotations', 'images'): (root/sub).mkdir(parents=True)
+    for i,cs in enumerate(own):
+        a = r.integers(0, 60, (64, 64, 3)).astype(np.uint8)
+        for c in cs: a[8*c:8*c+16,8*c:8*c+16] = np.eye(3)[c%3]*(255-20*c)
+        Image.fromarray(a).save(root/'images'/f'{i:012d}.jpg')
+    write_json(root/'annotations'/'instances_mini.json', dict(images=[dict(id=i, file_name=f'{i:012d}.jpg') for i in range(len(own))],
+        categories=[dict(id=2*c+1, name=n) for c,n in enumerate(NAMES)],
+        annotations=[dict(id=100*i+c, image_id=i, category_id=2*c+1, iscrowd=0) for i,cs in enumerate(own) for c in cs]))
+    return root
+
+def test_evaluate_on_coco(run, tmp_path):
+    from fsic_nb.cli import compare
+    lines,root = [],write_coco(tmp_path/'coco')
+    change_about(shutil.copytree(run, tmp_path/'laso'), train=['tv', 'apple'], val=['dog'])
+    rows = compare([tmp_path/'laso'], ['bcr', 'laso'], 'coco', root, [1, 5], 3, 0, tmp_path/'r.json', True, lines.append)
+    assert [(r['method'], r['shots'], r['split']) for r in rows]==[(m, k, s) for k,s in ((1, 'coco (4 labels)'), (5, 'coco (3 labels)')) for m in ('simpleshot', 'bcr', 'laso')]
+    assert all(r['protocol']=='masked' and 0<r['map']<=100 for r in rows) and rows[2]['seen']==2
+    said = '\n'.join(lines)
+    assert '1-shot: 4 of 5 test labels have pictures enough: dog, tv, potted plant, cat' in said
+    assert '5-shot: 3 of 5 test labels' in said                                                        # cat and dog share their ten pictures
+    assert 'the mean of the 2 images without any test label' in said and '2 test labels are not unseen, it was trained or chosen on them: dog, tv' in said
+    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, [9], 3, out=tmp_path/'no.json', say=silent)
+    assert not (tmp_path/'no.json').exists()
+
+def test_the_centre_without_any_other_image(quick):
+    from fsic_nb.cli import train_mean
+    from fsic_nb.data import LabelSplit
+    images,_,store,*_ = quick
+    lines = []
+    centre = train_mean(images, LabelSplit('all', [], [], images.names), store, lines.append)
+    assert np.allclose(centre, store.means.mean(0), atol=1e-5) and 'the mean of all images' in lines[0]
+
+
+# --- photographs -------------------------------------------------------------------------------------------------------
+
+def test_train_and_evaluate_on_photographs(photos, cache, tmp_path):
+    root = cut_voc(photos, tmp_path/'voc', 10)
+    p = command('train', '--method', 'refined', '--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'run')
+    assert p.returncode==0, p.stderr
+    assert read_json(tmp_path/'run'/'best'/'config.json')['encoder']=='vocabulary'
+    from fsic_nb.cli import compare
+    rows = compare([tmp_path/'run'], data='voc', root=root, shots=[1], episodes=3, out=tmp_path/'r.json', say=silent)
+    assert [r['method'] for r in rows]==['simpleshot', 'refined'] and all(r['map']>45 for r in rows)
