@@ -7,7 +7,7 @@ __all__ = ['SHOTS', 'QUERIES', 'RECIPES', 'AS_COCO', 'DATA', 'DEMO', 'recipe', '
            'Plan', 'training_kinds', 'configuration', 'refined_start', 'plan', 'run_folder', 'progress_of', 'alone',
            'validation', 'trained', 'train_mean', 'check_names', 'methods', 'figures', 'keep_memory', 'demo', 'report',
            'fsic_demo', 'about_run', 'same_run', 'learn', 'fsic_train', 'read_run', 'open_run', 'coco_episodes',
-           'test_episodes', 'numbers_of', 'check_out', 'run_names', 'seen', 'say_seen', 'compare', 'fsic_evaluate']
+           'scored_episodes', 'numbers_of', 'check_out', 'run_names', 'seen', 'say_seen', 'compare', 'fsic_evaluate']
 
 # %% ../nbs/31_cli.ipynb #690d7cfd
 import contextlib, difflib, functools, json, os, re, sys, time
@@ -72,10 +72,15 @@ def read_images(
     images,base = read_coco(root),{AS_COCO.get(n, n) for part in ('train', 'val') for n in VOC_SPLIT.labels(part)}
     return images,LabelSplit('coco', [], [], [n for n in images.names if n not in base], 'labels that VOC_SPLIT neither trains nor validates with'),None
 
-# %% ../nbs/31_cli.ipynb #2eb8970f
+# %% ../nbs/31_cli.ipynb #b6081cab
 DATA = dict(scenes='', voc='the folder that holds VOC2007 and/or VOC2012', coco='the folder that holds annotations/ and images/')
 
-def check_data(data:str, root:str|None, seed:int=0, known:tuple=tuple(DATA)):
+def check_data(
+    data:str,                # 'scenes', 'voc' or 'coco'
+    root:str|None,           # the data set's folder
+    seed:int=0,              # of episodes, weights and dropout
+    known:tuple=tuple(DATA), # data sets to choose from
+):
     "Raise unless these arguments name a data set."
     names = [f"'{d}'" for d in known]
     if data not in known: raise FsicError(f'--data {data}: use {", ".join(names[:-1])} or {names[-1]}.')
@@ -103,7 +108,7 @@ def prepare(
     say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels, {time.perf_counter()-start:.1f} s ({speed})')
     return images,split,store,torch.as_tensor(label_vectors(load_words(), images.names)),scenes
 
-# %% ../nbs/31_cli.ipynb #f1904ac2
+# %% ../nbs/31_cli.ipynb #bb958ad1
 class Plan(NamedTuple):
     "What training a method means on some data."
     cfg:object      # its `Configuration`
@@ -116,7 +121,7 @@ def training_kinds(
     kinds:list,   # dicts: shots, and perhaps queries and ways
     images,       # `ImageSet`
     split,        # `LabelSplit`
-    seed:int=0,
+    seed:int=0,   # of the episodes
     say=print,    # called with one line for everything that is left out
 )->list: # of `Episodes`, at least one
     "The kinds of training episodes that these images can fill."
@@ -133,8 +138,13 @@ def training_kinds(
     if not out: raise why
     return out
 
-# %% ../nbs/31_cli.ipynb #b0628928
-def configuration(method:str, data:str, store, g): # its `Configuration`
+# %% ../nbs/31_cli.ipynb #d87ba067
+def configuration(
+    method:str, # a key of `RECIPES`
+    data:str,   # 'scenes', 'voc' or 'coco'
+    store,      # `FeatureStore` of all images
+    g,          # word vectors of all labels (C_all, W)
+): # its `Configuration`
     "The shape of a method for these features and words."
     from fsic_nb.baselines import LasoConfig, RelationConfig
     from fsic_nb.features import classifier
@@ -145,7 +155,14 @@ def configuration(method:str, data:str, store, g): # its `Configuration`
     head = classifier(store.meta['backbone']) if data!='scenes' else None
     return RefinedConfig(store.channels, g.shape[1], **(dict(encoder='vocabulary', dim=len(head[1])) if head else {}))
 
-def refined_start(cfg, images, split, store, g, seed=0): # `Refined`
+def refined_start(
+    cfg,    # its `Configuration`
+    images, # `ImageSet`
+    split,  # `LabelSplit`
+    store,  # `FeatureStore` of all images
+    g,      # word vectors of all labels (C_all, W)
+    seed=0, # of episodes, weights and dropout
+): # `Refined`
     "What one look at the training pictures gives a refined model to begin with."
     import numpy as np, torch
     from fsic_nb.core import rng
@@ -181,8 +198,15 @@ def plan(
     if method=='refined': start = lambda: refined_start(cfg, images, split, store, g, seed)
     return Plan(cfg, kinds, Schedule(**r['quick' if quick else 'schedule']), start, basis)
 
-# %% ../nbs/31_cli.ipynb #1ba51f37
-def run_folder(method:str, p:Plan, store, g, seed:int=0, quick:bool=False)->Path:
+# %% ../nbs/31_cli.ipynb #73ef1773
+def run_folder(
+    method:str,       # a key of `RECIPES`
+    p:Plan,           # its `Plan`
+    store,            # `FeatureStore` of all images
+    g,                # word vectors of all labels (C_all, W)
+    seed:int=0,       # of episodes, weights and dropout
+    quick:bool=False, # a short training
+)->Path:
     "Where the cache keeps the run of a plan."
     from dataclasses import asdict
     key = fingerprint(p.cfg.to_dict(), asdict(p.schedule), seed, bool(quick), [e.fingerprint() for e in p.kinds], store.key, g.numpy(), p.basis)
@@ -201,7 +225,14 @@ def alone(run:Path):
     run.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(run.with_name(f'.{run.name}.lock')): yield
 
-def validation(images, split, store, g, seed:int=0, n:int=10): # a function model -> score, or None
+def validation(
+    images,     # `ImageSet`
+    split,      # `LabelSplit`
+    store,      # `FeatureStore` of all images
+    g,          # word vectors of all labels (C_all, W)
+    seed:int=0, # of episodes, weights and dropout
+    n:int=10,   # episodes of each
+): # a function model -> score, or None
     "The score that chooses the weights: 1- and 5-shot episodes of the validation labels, as far as they can be drawn."
     from fsic_nb.episodes import Episodes
     from fsic_nb.train import validator
@@ -342,7 +373,7 @@ def keep_memory():
     except OSError: return                               # another libc: nothing to tell it
     libc.mallopt(-4, 0); libc.mallopt(-1, 2**31-1)       # M_MMAP_MAX, M_TRIM_THRESHOLD (malloc.h)
 
-# %% ../nbs/31_cli.ipynb #16e0fc6d
+# %% ../nbs/31_cli.ipynb #dafe22d7
 DEMO = 'simpleshot words wagp paper refined'.split()
 
 def demo(
@@ -373,7 +404,11 @@ def demo(
     report(rows, begin, say)
     return rows
 
-def report(rows:list, begin:float, say=print):
+def report(
+    rows:list,   # records
+    begin:float, # `time.perf_counter()` at the beginning
+    say=print,   # called with one line a step
+):
     "Say the table of some records, and what its columns mean."
     from fsic_nb.evaluate import table
     say(f'\n{rows[0]["data"]}, {rows[0]["protocol"]} filter, {rows[0]["episodes"]} episodes, seed {rows[0]["seed"]}; ± is the 95 % interval over episodes, '
@@ -392,8 +427,15 @@ def fsic_demo(
     "Multi-label few-shot classification end to end: pictures, features, training, evaluation on unseen labels, a table and three figures."
     demo(data, root, out, seed, quick, say=functools.partial(print, flush=True))
 
-# %% ../nbs/31_cli.ipynb #c6a968de
-def about_run(method:str, data:str, split, store, seed:int, quick:bool)->dict: # what JSON can hold
+# %% ../nbs/31_cli.ipynb #66a95dd8
+def about_run(
+    method:str, # a key of `RECIPES`
+    data:str,   # 'scenes', 'voc' or 'coco'
+    split,      # `LabelSplit`
+    store,      # `FeatureStore` of all images
+    seed:int,   # of episodes, weights and dropout
+    quick:bool, # a short training
+)->dict: # what JSON can hold
     "What an evaluation must know of a run."
     return dict(method=method, data=data, split=split.name, split_fingerprint=split.fingerprint(), train=split.labels('train'), val=split.labels('val'),
                 backbone=store.meta['backbone'], weights=store.meta['weights'], features=store.key, seed=seed, quick=bool(quick))
@@ -473,14 +515,14 @@ def open_run(
             raise FsicError(f'--run {run["path"]}: was made with {what} {mine}, the features here have {here}; train again or take the same backbone.')
     return model
 
-# %% ../nbs/31_cli.ipynb #6e71db5b
+# %% ../nbs/31_cli.ipynb #da3f5784
 def coco_episodes(
     images,          # `ImageSet`
     names:list,      # labels to choose from
     shots:int,       # K
     queries:int=QUERIES, # Q
     n:int=20,        # episodes that it must be possible to draw
-    seed:int=0,
+    seed:int=0,   # of the episodes
 )->object: # `Episodes` of the labels that remain, protocol 'masked'
     "Episodes of as many labels as the images allow."
     from fsic_nb.data import LabelSplit, enough
@@ -498,7 +540,15 @@ def coco_episodes(
         out = short[1] if short else min(names, key=count.get)
         names,few = [x for x in names if x!=out],True
 
-def test_episodes(data:str, images, split, shots:int, n:int, seed:int=0, say=print): # `Episodes`
+def scored_episodes(
+    data:str,   # 'scenes', 'voc' or 'coco'
+    images,     # `ImageSet`
+    split,      # `LabelSplit`
+    shots:int,  # K
+    n:int,      # episodes of each
+    seed:int=0, # of episodes, weights and dropout
+    say=print,  # called with one line a step
+): # `Episodes`
     "The episodes an evaluation scores."
     from fsic_nb.episodes import Episodes
     if data!='coco': return Episodes(images, split, 'test', shots=shots, queries=QUERIES, seed=seed)
@@ -527,16 +577,20 @@ def run_names(runs:list, names:list)->dict: # name in the results -> run
     called = [m if many.count(m)==1 and m not in names else f'{m} ({r["path"].name})' for m,r in zip(many, runs)]
     return {n if called.count(n)==1 else f'{r["method"]} ({r["path"]})': r for n,r in zip(called, runs)}
 
-# %% ../nbs/31_cli.ipynb #32a74327
+# %% ../nbs/31_cli.ipynb #b81997a8
 def seen(run:dict, split)->list: # label names
     "Test labels that a run was trained or chosen on, under the same name."
     return [n for n in split.labels('test') if n in {*run['train'], *run['val']}]
 
-def say_seen(run:dict, split, say=print):
+def say_seen(
+    run:dict,  # what `about_run` said of it
+    split,     # `LabelSplit`
+    say=print, # called with one line a step
+):
     "Say which test labels are not new to a run."
     if both:=seen(run, split): say(f'          {run["path"]}: {len(both)} test labels are not unseen, it was trained or chosen on them: {", ".join(both)}')
 
-# %% ../nbs/31_cli.ipynb #2da9aead
+# %% ../nbs/31_cli.ipynb #946eafcd
 def compare(
     runs:list=(),       # folders that `learn` made
     names:list=(),      # methods, as `methods` knows them
@@ -567,7 +621,7 @@ def compare(
     from fsic_nb.evaluate import evaluate, records
     rows = []
     for k in shots:
-        eps = test_episodes(data, images, split, k, episodes, seed, say)
+        eps = scored_episodes(data, images, split, k, episodes, seed, say)
         start,new = time.perf_counter(),evaluate({**chosen, **opened}, eps, store, g, n=episodes, batch=4 if len(eps[0].labels)<=20 else 1)
         for row in records(new, eps):
             r = named.get(row['method'])

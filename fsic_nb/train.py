@@ -111,9 +111,9 @@ def begin(run:Path, what:dict):
         k = next(k for k in {**old, **new} if old.get(k)!=new.get(k))
         raise FsicError(f'{run}: holds another run ({k} differs); choose another folder or delete it.')
 
-# %% ../nbs/21_train.ipynb #48bd7fb8
+# %% ../nbs/21_train.ipynb #6d4f1254
 def train_step(
-    model:nn.Module,
+    model:nn.Module, # anything with `loss`
     opt,       # its optimiser
     batch:tuple, # from `load`
     lr:float,  # learning rate of this step

@@ -16,6 +16,12 @@ from fsic_nb.data import read_voc
 from fsic_nb.features import FeatureStore, Transform, backbone, extract, fold, open_rgb, pick_precision, place_boxes, places, to_rgb
 
 
+@pytest.fixture(autouse=True)
+def no_bf16(monkeypatch):
+    "Processors differ in what is faster; here none has bf16 unless a test says so."
+    monkeypatch.setattr(F, 'native_bf16', lambda device: False)
+
+
 @pytest.fixture(scope='module')
 def lite0(): return backbone('lite0', device='cpu')
 
@@ -350,6 +356,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_features as t
 from pathlib import Path
 torch.set_num_threads(1)
+t.F.native_bf16 = lambda device: False
 clock = iter(range(0, 10**6, 10)); t.F.time.perf_counter = lambda: next(clock)   # every batch is noted
 class Killed(t.Counting):
     def __call__(self, x, precision='fp32'):
