@@ -198,7 +198,7 @@ def plan(
     if method=='refined': start = lambda: refined_start(cfg, images, split, store, g, seed)
     return Plan(cfg, kinds, Schedule(**r['quick' if quick else 'schedule']), start, basis)
 
-# %% ../nbs/31_cli.ipynb #73ef1773
+# %% ../nbs/31_cli.ipynb #95b160ea
 def run_folder(
     method:str,       # a key of `RECIPES`
     p:Plan,           # its `Plan`
@@ -212,6 +212,7 @@ def run_folder(
     key = fingerprint(p.cfg.to_dict(), asdict(p.schedule), seed, bool(quick), [e.fingerprint() for e in p.kinds], store.key, g.numpy(), p.basis)
     return home()/'runs'/f'{method}-{key}'
 
+# %% ../nbs/31_cli.ipynb #1f0df740
 def progress_of(run:Path)->tuple: # steps made and steps planned; (0, None) if there is no run
     "How far a run has come."
     if not (run/'run.json').exists(): return 0,None
@@ -427,7 +428,7 @@ def fsic_demo(
     "Multi-label few-shot classification end to end: pictures, features, training, evaluation on unseen labels, a table and three figures."
     demo(data, root, out, seed, quick, say=functools.partial(print, flush=True))
 
-# %% ../nbs/31_cli.ipynb #66a95dd8
+# %% ../nbs/31_cli.ipynb #8b19d864
 def about_run(
     method:str, # a key of `RECIPES`
     data:str,   # 'scenes', 'voc' or 'coco'
@@ -440,6 +441,7 @@ def about_run(
     return dict(method=method, data=data, split=split.name, split_fingerprint=split.fingerprint(), train=split.labels('train'), val=split.labels('val'),
                 backbone=store.meta['backbone'], weights=store.meta['weights'], features=store.key, seed=seed, quick=bool(quick))
 
+# %% ../nbs/31_cli.ipynb #5435a22c
 def same_run(out:Path, about:dict):
     "Raise if the folder holds a run about which something else is known."
     old = read_json(out/'about.json') if (out/'about.json').exists() else about
