@@ -1,4 +1,4 @@
-"""Measure what notebooks 24, 40 and 41 show: each part writes one small JSON into data/results/.
+"""Measure the refined model, its parts and its rivals: each part writes one small JSON into data/results/ (40_results shows some).
 
     python tools/experiments.py results --data scenes           methods x shots on unseen labels, three training seeds
     python tools/experiments.py results --data voc --root DIR   the same on photographs
@@ -10,7 +10,7 @@
     python tools/experiments.py places                          where the kept places lie, by size of the object
 
 A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
-labels; only `results` and the last line of `places` look at test labels.
+labels; only `results` and the test rows of `places` look at test labels.
 """
 import argparse, os
 from dataclasses import replace
