@@ -153,7 +153,7 @@ def configuration(
     if method in ('wagp', 'paper'): return Config(store.channels, g.shape[1], prototype=dict(wagp='wagp', paper='cross')[method])
     if method!='refined': return dict(relation=RelationConfig, laso=LasoConfig)[method](store.channels)
     head = classifier(store.meta['backbone']) if data!='scenes' else None
-    return RefinedConfig(store.channels, g.shape[1], **(dict(encoder='vocabulary', dim=len(head[1])) if head else {}))
+    return RefinedConfig(store.channels, g.shape[1], classes=len(head[1]) if head else 0)
 
 def refined_start(
     cfg,    # its `Configuration`
@@ -171,7 +171,7 @@ def refined_start(
     from fsic_nb.refine import beginning
     ids,own = np.unique(np.concatenate([select(images, t) for t in split.tasks('train')])),images.index(split.labels('train'))
     torch.manual_seed(int(rng(seed, 'beginning').integers(2**31)))
-    head = classifier(store.meta['backbone']) if cfg.encoder=='vocabulary' else None
+    head = classifier(store.meta['backbone']) if cfg.classes else None
     return beginning(cfg, store, ids, torch.as_tensor(images.labels[np.ix_(ids, own)]), g[own], head)
 
 # %% ../nbs/31_cli.ipynb #7105d9e8

@@ -131,7 +131,7 @@ def test_every_method_has_a_plan(quick):
     assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: [1, 5] if m=='refined' else [1] for m in RECIPES}
     assert plans['paper'].basis==run_folder('wagp', plans['wagp'], quick[2], quick[3], 0, True).name
     assert len({run_folder('x', p, quick[2], quick[3]) for p in plans.values()})==len(plans)
-    assert plan('refined', 'voc', *args, say=silent).cfg.encoder=='vocabulary' and plan('refined', 'voc', *args, say=silent).cfg.dim==1000
+    assert plan('refined', 'voc', *args, say=silent).cfg.classes==1000
 
 def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
     import torch
@@ -231,7 +231,7 @@ def test_train_and_evaluate_on_photographs(photos, cache, tmp_path):
     root = cut_voc(photos, tmp_path/'voc', 10)
     p = command('train', '--method', 'refined', '--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'run')
     assert p.returncode==0, p.stderr
-    assert read_json(tmp_path/'run'/'best'/'config.json')['encoder']=='vocabulary'
+    assert read_json(tmp_path/'run'/'best'/'config.json')['classes']==1000
     from fsic_nb.cli import compare
     rows = compare([tmp_path/'run'], data='voc', root=root, shots=[1], episodes=3, out=tmp_path/'r.json', say=silent)
     assert [r['method'] for r in rows]==['simpleshot', 'refined'] and all(r['map']>45 for r in rows)

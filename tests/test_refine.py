@@ -29,7 +29,7 @@ def model(seed=1, **kw):
 
 def slow_prototypes(m, s):
     "One label at a time, one image at a time, with scikit-learn's ridge regression."
-    x,w = m.places(s.x.locals),F.normalize(m.word(s.g), dim=-1)
+    x,w = m.places(s.x.locals),m.word(s.g)
     v,x,S,N = F.normalize(x.mean(-2), dim=-1),F.normalize(x, dim=-1),*s.y.shape
     pos = [[j for j in range(S) if s.y[j,i]] for i in range(N)]
     K = [torch.tensor(float(len(p))) for p in pos]
@@ -65,7 +65,7 @@ def test_prototypes_equal_the_slow_version(kw):
     torch.testing.assert_close(m.prototypes(s), slow_prototypes(m, s), atol=2e-4, rtol=1e-3)
 
 KINDS = [{}, dict(select='signed'), dict(select='share'), dict(select='none'), dict(solve='mean'), dict(push=False), dict(word=False), dict(rounds=0),
-         dict(rounds=4), dict(query='mean'), dict(rivals=False), dict(claims=False), dict(encoder='vocabulary')]
+         dict(rounds=4), dict(query='mean'), dict(claims=False), dict(classes=7)]
 
 @pytest.mark.parametrize('kw', KINDS, ids=str)
 @torch.no_grad()
@@ -123,14 +123,14 @@ def test_every_part_learns():
 
 @torch.no_grad()
 def test_saved_and_read(tmp_path):
-    m,(s,q,_) = model(encoder='vocabulary', rounds=1),make()
+    m,(s,q,_) = model(classes=7, rounds=1),make()
     save_model(m, tmp_path/'m')
     again = load_model(tmp_path/'m')
     assert again.cfg==m.cfg
     torch.testing.assert_close(again(s)(q), m(s)(q))
 
 def test_beginning_needs_a_classifier_for_the_vocabulary():
-    cfg = RefinedConfig(C, W, dim=D, encoder='vocabulary')
-    with pytest.raises(FsicError, match="use 'linear'"): beginning(cfg, None, np.arange(3), None, None)
+    cfg = RefinedConfig(C, W, dim=D, classes=7)
+    with pytest.raises(FsicError, match='use classes=0'): beginning(cfg, None, np.arange(3), None, None)
     with pytest.raises(FsicError, match='rounds is -1'): RefinedConfig(C, W, rounds=-1)
     with pytest.raises(FsicError, match='unknown key'): Configuration.from_dict(dict(kind='refined', channels=1, words=1, round=2))

@@ -96,13 +96,12 @@ def results(b, n):
 VARIANTS = {'the model': {}, 'no word': dict(word=False), 'no push from other labels': dict(push=False), 'mean instead of ridge': dict(solve='mean'),
             'no rounds': dict(rounds=0), 'one round': dict(rounds=1), 'three rounds': dict(rounds=3),
             'LCM: signed rule': dict(select='signed'), 'LCM: best quarter': dict(select='share'), 'no LCM': dict(select='none'),
-            'no claims': dict(claims=False), 'query by its mean': dict(query='mean'), 'no rivals': dict(rivals=False)}
+            'no claims': dict(claims=False), 'query by its mean': dict(query='mean')}
 
-def other_encoder(b, cfg):
-    "The same model with the other way to describe a place."
+def vocabulary(b, cfg):
+    "The same model with the backbone's vocabulary where it has none, and without where it has one."
     from fsic_nb.features import classifier
-    if cfg.encoder=='vocabulary': return replace(cfg, encoder='linear', dim=512)
-    return replace(cfg, encoder='vocabulary', dim=len(classifier(b.store.meta['backbone'])[1]))
+    return replace(cfg, classes=0 if cfg.classes else len(classifier(b.store.meta['backbone'])[1]))
 
 def judge(b):
     "Configuration, schedule, episodes -> validation mAP of every episode: 1- and 5-shot."
@@ -123,8 +122,7 @@ def ablation(b, n, steps):
     p = b.plan('refined')
     schedule = replace(p.schedule, steps=min(steps, p.schedule.steps))
     base, rows, score = None, [], judge(b)
-    for name, kw in [*VARIANTS.items(), ('the other encoder', None)]:
-        cfg = replace(p.cfg, **kw) if kw is not None else other_encoder(b, p.cfg)
+    for name, cfg in [*((k, replace(p.cfg, **kw)) for k, kw in VARIANTS.items()), ('no vocabulary' if p.cfg.classes else 'with vocabulary', vocabulary(b, p.cfg))]:
         r = score(cfg, schedule, n)
         base = base or r
         rows.append(dict(variant=name, data=b.data, part='val', episodes=n, steps=schedule.steps, seed=0, **summary(r, None if name=='the model' else base)))
