@@ -123,17 +123,21 @@ def _tasks(tasks, where):
 # %% ../nbs/01_data.ipynb #358d5e50
 @patch
 def to_json(self:LabelSplit, path:str|Path):
-    "Write the split to `path`."
-    write_json(path, dict(name=self.name, source=self.source, **{p: self.tasks(p) for p in PARTS}))
+    "Write the split to `path`, with its hash."
+    write_json(path, dict(name=self.name, source=self.source, hash=self.fingerprint(), **{p: self.tasks(p) for p in PARTS}))
 
 @patch(cls_method=True)
 def from_json(cls:LabelSplit, path:str|Path)->LabelSplit:
     "Read a split; whatever is wrong is an error that names the file."
     d = read_json(path)
-    if not isinstance(d, dict) or {'name', *PARTS} - set(d) or set(d) - {'name', 'source', *PARTS}:
-        raise FsicError(f'{path}: a split has name, train, val, test and perhaps source, nothing else.')
-    try: return LabelSplit(**d)
+    if not isinstance(d, dict) or {'name', *PARTS} - set(d) or set(d) - {'name', 'source', 'hash', *PARTS}:
+        raise FsicError(f'{path}: a split has name, train, val, test and perhaps source and hash, nothing else.')
+    stated = d.pop('hash', None)
+    try: split = LabelSplit(**d)
     except FsicError as e: raise FsicError(f'{path}: {e}') from None
+    if stated not in (None, split.fingerprint()):
+        raise FsicError(f'{path}: its labels have the hash {split.fingerprint()}, the file says {stated}; undo the change, or make it a new split without a hash.')
+    return split
 
 @patch
 def fingerprint(self:LabelSplit)->str:

@@ -106,7 +106,7 @@ def _check(self:Episodes):
     "Raise if labels or images cannot give a single episode."
     where, want = f'{self.images.name}, {self.part} ({self.protocol})', f'{self.shots} support + {self.queries} query = {self.need}'
     few = ', '.join(f'{n} has {k}' for n, k in self.left_out.items())
-    if not self.split.tasks(self.part): raise FsicError(f'{where}: split {self.split.name} has no {self.part} labels.')
+    if not self.split.tasks(self.part): raise FsicError(f'{where}: split {self.split.name} has no {self.part} labels; ask for another part, or give it some.')
     if few and self.part!='train':
         raise FsicError(f'{where}: too few usable images, {few}; an episode needs {want} of each label. Use fewer shots or queries, or LabelSplit.restrict.')
     if not self.pools: raise FsicError(f'{where}: no label has the {want} usable images of an episode ({few}); use fewer shots or queries.')

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import torch
 from torch import Tensor
-from .core import progress
+from .core import fingerprint, progress
 from .episodes import Episodes
 from .metrics import episode_metrics, interval, paired
 from .train import load
@@ -19,13 +19,14 @@ from .train import load
 @torch.no_grad()
 def evaluate(
     methods:dict,       # name -> method (support -> scorer)
-    episodes:Episodes,  # of one part and one number of shots
+    episodes:Episodes,  # of one part and one number of shots; or `FixedEpisodes`, all of them
     store,              # `FeatureStore` of all images
     g:Tensor,           # word vectors of all labels (C_all, W)
     n:int=200,          # episodes
     batch:int=4,        # episodes scored at once
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
     "Score every method on the same first `n` episodes."
+    if hasattr(episodes, '__len__'): n,batch = min(n, len(episodes)),1  # given supports: so many runs, each of a shape of its own
     out = {name: dict(seconds=0., metrics=[]) for name in methods}
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
         support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))])
@@ -45,9 +46,10 @@ def records(
     rows = []
     for name,r in results.items():
         (m,ci),pct = interval(r['map']),lambda k: round(100*float(np.nanmean(r[k])), 3)
-        row = dict(data=episodes.images.name, protocol=episodes.protocol, split=episodes.split.name, part=episodes.part, method=name, shots=episodes.shots,
-                   queries=episodes.queries, episodes=len(r['map']), seed=episodes.seed, map=round(100*m, 3), map_ci95=round(100*ci, 3),
+        row = dict(data=episodes.images.name, protocol=episodes.protocol, split=episodes.split.name, split_hash=episodes.split.fingerprint(), part=episodes.part,
+                   method=name, shots=episodes.shots, queries=episodes.queries, episodes=len(r['map']), seed=episodes.seed, map=round(100*m, 3), map_ci95=round(100*ci, 3),
                    micro_ap=pct('micro_ap'), macro_f1=pct('macro_f1'), macro_f1_pr=pct('macro_f1_pr'), micro_f1=pct('micro_f1'), seconds=round(r['seconds'], 2))
+        if hasattr(episodes, 'runs'): row['supports'] = fingerprint(episodes.runs)
         if baseline in results:
             d,dci = paired(r['map'], results[baseline]['map'])
             row.update(diff=round(100*d, 3), diff_ci95=round(100*dci, 3), baseline=baseline)
