@@ -39,7 +39,7 @@ def open_rgb(
         if hint and im.format=='JPEG': im.draft(None, (hint, hint))
         return to_rgb(ImageOps.exif_transpose(im))
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as e: # what Pillow raises on damage
-        why = 'no picture format that is known here' if isinstance(e, Image.UnidentifiedImageError) else str(e).split('\n')[0][:120]
+        why = 'the file is empty' if source==b'' else 'no picture format that is known here' if isinstance(e, Image.UnidentifiedImageError) else str(e).split('\n')[0][:120]
         raise FsicError(f'{name}: cannot be read as a picture ({why}); replace it or remove it from the data set.') from e
 
 def file_bytes(

@@ -62,12 +62,13 @@ def _column(path:Path, d:dict, kind:str, key:str, t:type)->list:
         raise FsicError(f'{path}, {kind}[{i}]: expected {key}, {t.__name__}; restore the official file.')
     return c
 
+# %% ../nbs/01b_readers.ipynb #75116f55
 def _once(path:Path, kind:str, ids:list):
     "Raise if an id is there twice."
     for i, n in Counter(ids).most_common(1):
         if n>1: raise FsicError(f'{path}, {kind}: id {i} is there {n} times; keep it once.')
 
-# %% ../nbs/01b_readers.ipynb #c0510aa9
+# %% ../nbs/01b_readers.ipynb #9cc70cb3
 def _coco_records(path:Path)->dict:
     "The JSON without outlines and crowds, if every record has what is used here."
     d = read_json(path, hook=lambda r: {k: r[k] for k in _KEYS & r.keys()})
@@ -83,7 +84,7 @@ def _coco_records(path:Path)->dict:
             raise FsicError(f'{path}, annotations[{i}]: {k} {v} is not among {of}; restore the official file.')
     return dict(d, annotations=[a for a in d['annotations'] if not a.get('iscrowd')])
 
-# %% ../nbs/01b_readers.ipynb #2e7b56f5
+# %% ../nbs/01b_readers.ipynb #6f17cb19
 def _coco_jsons(root:Path, annotations)->list: # of files
     "The files asked for; else the one `instances_*.json`, or train and val of the one year there is."
     folder = root/'annotations'
@@ -97,6 +98,7 @@ def _coco_jsons(root:Path, annotations)->list: # of files
     raise FsicError(f'{folder}: {len(has) or "no"} files are called instances_*.json'+(f' ({", ".join(p.name for p in has)}); say which with annotations.' if has
                     else '; unpack the official annotations there.'))
 
+# %% ../nbs/01b_readers.ipynb #c2a4e5ab
 def _coco_part(root:Path, path:Path)->tuple: # ids, files, labels (n, C), category names
     "One file and its pictures, images and categories in the order of their ids."
     from pycocotools.coco import COCO
@@ -110,7 +112,7 @@ def _coco_part(root:Path, path:Path)->tuple: # ids, files, labels (n, C), catego
     for c, k in enumerate(cats): labels[[row[i] for i in coco.catToImgs[k]], c] = True
     return ids, [inside(folder, coco.imgs[i]['file_name'], f'{path}, image {i}') for i in ids], labels, [coco.cats[k]['name'] for k in cats]
 
-# %% ../nbs/01b_readers.ipynb #810c230d
+# %% ../nbs/01b_readers.ipynb #a94a20d1
 def read_coco(
     root:str|Path, # the folder that holds annotations/ and images/ (or train2017/, val2017/ and the like)
     annotations=None, # the JSON or a list of them; None: the only one, or train and val of one year
@@ -130,7 +132,7 @@ def read_coco(
     at = list(seen.items())
     return _image_set('coco', paths, names, np.concatenate(labels), lambda k: f'{at[k][1]}, image {at[k][0]}', files, dict(annotations=[j.name for j in jsons]))
 
-# %% ../nbs/01b_readers.ipynb #f8b8fbcf
+# %% ../nbs/01b_readers.ipynb #048b1863
 NUSWIDE_NAMES = ('airport animal beach bear birds boats book bridge buildings cars castle cat cityscape clouds computer coral cow dancing dog '
                  'earthquake elk fire fish flags flowers food fox frost garden glacier grass harbor horses house lake leaf map military moon '
                  'mountain nighttime ocean person plane plants police protest railroad rainbow reflection road rocks running sand sign sky snow '
@@ -152,7 +154,7 @@ def _zero_one(
         if w not in (b'0', b'1'): raise FsicError(f'{path}, line {i}: expected 0 or 1, found {w.decode(errors="replace")!r}; restore the file, or use Groundtruth/AllLabels.')
     raise FsicError(f'{path}: has {len(lines)} lines, but {listed} lists {n} images; restore the official files.')
 
-# %% ../nbs/01b_readers.ipynb #1b8a7bfa
+# %% ../nbs/01b_readers.ipynb #056cded9
 def _nus_parts(root:Path)->list: # of (image list, folder of labels, suffix of their names)
     "All images at once, or train and test."
     truth = root/'Groundtruth'
@@ -160,6 +162,7 @@ def _nus_parts(root:Path)->list: # of (image list, folder of labels, suffix of t
     if (truth/'TrainTestLabels').is_dir(): return [(root/'ImageList'/f'{p}Imagelist.txt', truth/'TrainTestLabels', f'_{p}') for p in ('Train', 'Test')]
     raise FsicError(f'{truth}: neither AllLabels nor TrainTestLabels is in it; unpack the official Groundtruth there.')
 
+# %% ../nbs/01b_readers.ipynb #d6f32cd3
 def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is it the first of its photograph?
     "The pictures of one list; `seen` knows names and Flickr numbers of the lists before."
     paths, first = [], []
@@ -174,12 +177,13 @@ def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is 
         paths.append(inside(folder, name, where))
     return paths, np.array(first)
 
-# %% ../nbs/01b_readers.ipynb #6976a3ae
+# %% ../nbs/01b_readers.ipynb #21bb3338
 def _check_concepts(path:Path):
     "Concepts81.txt, where it is there, names the labels known here."
     if path.is_file() and (other := set(_text(path).split())^set(NUSWIDE_NAMES)):
         raise FsicError(f'{path}: differs from the 81 concepts in {", ".join(sorted(other)[:5])}; restore the official file.')
 
+# %% ../nbs/01b_readers.ipynb #a33f14e0
 def read_nuswide(
     root:str|Path, # the folder that holds ImageList/, Groundtruth/ and Flickr/ (or images/)
     files:str='all', # 'all' listed pictures must be there; 'present': those that are; 'unchecked': do not look
@@ -199,7 +203,7 @@ def read_nuswide(
     twice = int((~np.concatenate(first)).sum())
     return _image_set('nuswide', paths, NUSWIDE_NAMES, np.concatenate(labels), lambda k: f'{at[k][0]}, line {at[k][1]}', files, dict(labels=truth.name, twice=twice))
 
-# %% ../nbs/01b_readers.ipynb #f6a661f2
+# %% ../nbs/01b_readers.ipynb #9fd0b450
 _IMAT = dict(images='images', annotations='annotations', imageId='imageId', image_id='imageId', labelId='labelId', label_id='labelId')
 IMATERIALIST_MAP = 'iMat_fashion_2018_label_map_228.csv'
 
@@ -215,6 +219,7 @@ def _label_map(path:Path)->dict: # label id -> name
     if not ok or not all(re.fullmatch('[0-9]+', k) for k in d): raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; restore the file.')
     return dict(sorted(d.items(), key=lambda kv: int(kv[0])))
 
+# %% ../nbs/01b_readers.ipynb #a74a108a
 def _imat_ids(path:Path, kind:str, records)->list:
     "The image ids of all records, each a number and there once."
     if not isinstance(records, list): raise FsicError(f'{path}: no list is called {kind}; give a file of the iMaterialist challenge of 2018.')
@@ -224,7 +229,7 @@ def _imat_ids(path:Path, kind:str, records)->list:
     _once(path, kind, ids)
     return ids
 
-# %% ../nbs/01b_readers.ipynb #4ee03937
+# %% ../nbs/01b_readers.ipynb #ad024d8c
 def _imat_part(path:Path, folder:Path, names:dict)->tuple: # files, labels (n, C)
     "One JSON and its pictures."
     d = read_json(path, hook=lambda r: {_IMAT[k]: v for k, v in r.items() if k in _IMAT})
@@ -243,7 +248,7 @@ def _imat_part(path:Path, folder:Path, names:dict)->tuple: # files, labels (n, C
     labels[np.repeat([row[i] for i in notes], [len(s) for s in sets]).astype(np.int64), np.array([c for s in sets for c in s], dtype=np.int64)] = True
     return [f'{folder}/{i}.jpg' for i in ids], labels
 
-# %% ../nbs/01b_readers.ipynb #02db66bf
+# %% ../nbs/01b_readers.ipynb #b9dc5b27
 def read_imaterialist(
     root:str|Path, # the folder that holds train.json and/or validation.json (or val.json), and the pictures in folders called the same
     label_map:str|Path|None=None, # CSV or JSON from id to name; None: the official CSV if it lies in `root`, else ids 1 to 228
@@ -261,7 +266,7 @@ def read_imaterialist(
     return _image_set('imaterialist', paths, list(names.values()), np.concatenate([y for _, y in parts]), lambda k: f'{at[k]}, image {Path(paths[k]).stem}', files,
                       dict(annotations=[j.name for j in jsons], label_map=Path(label_map).name if label_map else None))
 
-# %% ../nbs/01b_readers.ipynb #735ab30d
+# %% ../nbs/01b_readers.ipynb #ed4e5780
 def _rows(path:Path):
     "Yield (line, cells) of a CSV file in UTF-8, without heading and empty rows."
     try: text = path.read_bytes().decode('utf-8-sig')
@@ -273,6 +278,7 @@ def _rows(path:Path):
             if row and not (k==0 and row[0].strip().lower()=='image'): yield reader.line_num, [c.strip() for c in row]
     except csv.Error as e: raise FsicError(f'{path}, line {reader.line_num}: no valid CSV ({e}); mend it.') from e
 
+# %% ../nbs/01b_readers.ipynb #bdd9155a
 def _row_labels(text:str, where:str, spelt:dict)->list: # names
     "The labels of a row; `spelt` remembers how and where each was written first."
     names = [n for n in (n.strip() for n in text.split(';')) if n]
@@ -282,7 +288,7 @@ def _row_labels(text:str, where:str, spelt:dict)->list: # names
         if old!=n: raise FsicError(f'{where}: label {n!r} is spelt {old!r} in {first}; write it one way.')
     return names
 
-# %% ../nbs/01b_readers.ipynb #b0460f63
+# %% ../nbs/01b_readers.ipynb #1ea3180e
 def _table_of(sets:list, names:list)->np.ndarray: # bool (n, C)
     "The table of a list of label lists."
     col, labels = {n: k for k, n in enumerate(names)}, np.zeros((len(sets), len(names)), dtype=bool)
@@ -290,6 +296,7 @@ def _table_of(sets:list, names:list)->np.ndarray: # bool (n, C)
     labels[at[:, 0], at[:, 1]] = True
     return labels
 
+# %% ../nbs/01b_readers.ipynb #2062904d
 def read_csv(
     root:str|Path, # the CSV file, or the folder that holds labels.csv
     pictures:str|Path|None=None, # the folder that names are relative to; None: that of the file
@@ -310,7 +317,7 @@ def read_csv(
     if not names: raise FsicError(f'{path}: no row has a label; expected rows image,label1;label2.')
     return _image_set(path.stem if path.stem!='labels' else path.absolute().parent.name, list(seen), names, _table_of(sets, names), lambda k: at[k], files, dict(file=path.name))
 
-# %% ../nbs/01b_readers.ipynb #b3b13e05
+# %% ../nbs/01b_readers.ipynb #947f7cd4
 PICTURES = set('.jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .avif .heic'.split()) # what is not known to Pillow is found when it is decoded
 
 def _label_files(root:Path)->tuple: # [(label, path)], number of files that are no pictures
@@ -327,6 +334,7 @@ def _label_files(root:Path)->tuple: # [(label, path)], number of files that are 
         else: others += 1
     return found, others
 
+# %% ../nbs/01b_readers.ipynb #06e9438f
 def _same_content(paths:list)->dict: # path -> the first one with that content
     "Which files are the same; an empty file is only itself."
     by_size = defaultdict(list)
@@ -338,7 +346,7 @@ def _same_content(paths:list)->dict: # path -> the first one with that content
             same[p] = first.setdefault(key, p)
     return same
 
-# %% ../nbs/01b_readers.ipynb #60ad39be
+# %% ../nbs/01b_readers.ipynb #1e6c3a67
 def read_folder(
     root:str|Path, # the folder that holds a folder for every label
     files:str='all', # 'all' pictures must have a content; 'present': those that have; 'unchecked': do not look
@@ -354,7 +362,7 @@ def read_folder(
     return _image_set(root.absolute().name, paths, names, _table_of(list(sets.values()), names), lambda k: f'{root}, folder {sets[paths[k]][0]}', files,
                       dict(pictures=len(found), others=others))
 
-# %% ../nbs/01b_readers.ipynb #3152b1aa
+# %% ../nbs/01b_readers.ipynb #de697339
 READERS = dict(voc=read_voc, coco=read_coco, nuswide=read_nuswide, imaterialist=read_imaterialist, folder=read_folder, csv=read_csv)
 
 def read(
