@@ -134,12 +134,13 @@ def test_interrupted_and_continued(tree, tmp_path):
     s, out = image_set(tree), tmp_path/'m.jsonl'
     want = prepare_tree(s, tmp_path/'want.jsonl')
     decoded = sum(b is not None for b in [*FINE.values(), *(b for b, _ in BROKEN.values())])
-    first, second = Opened(stop=7), Opened()
+    first, again, last = Opened(stop=7), Opened(stop=3), Opened()
     with replaced('PIL.Image.open', first), pytest.raises(KeyboardInterrupt): prepare_tree(s, out, 1)
     assert not out.exists() and (tmp_path/'.m.jsonl.part').exists()
     with open(tmp_path/'.m.jsonl.part', 'a', encoding='utf-8') as f: f.write('{"path": "one/deep.tif", "si')        # as `kill -9` leaves it
-    with replaced('PIL.Image.open', second): assert prepare_tree(s, out, 1)==want
-    assert first.n==7 and second.n==decoded-7 and not (tmp_path/'.m.jsonl.part').exists()
+    with replaced('PIL.Image.open', again), pytest.raises(KeyboardInterrupt): prepare_tree(s, out, 1)
+    with replaced('PIL.Image.open', last): assert prepare_tree(s, out, 1)==want
+    assert (first.n, again.n, last.n)==(7, 3, decoded-10) and not (tmp_path/'.m.jsonl.part').exists()
     assert out.read_bytes()==(tmp_path/'want.jsonl').read_bytes()
 
 def test_what_changed_meanwhile_is_checked_again(tree, tmp_path):
@@ -192,7 +193,8 @@ def test_a_spoilt_manifest_names_the_line(tmp_path, change, says):
 
 def command(*args, **kw):
     "The command as its entry point calls it."
-    return subprocess.run([sys.executable, '-X', 'importtime', ENTRY, *map(str, args)], capture_output=True, text=True, encoding='utf-8', **kw)
+    return subprocess.run([sys.executable, '-X', 'importtime', ENTRY, *map(str, args)], capture_output=True, text=True, encoding='utf-8',
+                          env={**os.environ, 'PYTHONPATH': str(Path(__file__).resolve().parents[1])}, **kw)
 
 @pytest.fixture(scope='module', autouse=True)
 def entry(tmp_path_factory):
@@ -237,7 +239,7 @@ def test_exit_codes_and_help(own, tmp_path):
         p = command(*args, cwd=tmp_path)
         assert p.returncode==2 and says in p.stderr and 'Traceback' not in p.stderr, p.stderr[-500:]
     p = command('--help')
-    assert p.returncode==0 and '--workers' in p.stdout and 'Nothing is downloaded' in p.stdout
+    assert p.returncode==0 and '--workers' in p.stdout and 'Check a data set' in p.stdout
 
 def test_the_console_script_is_registered():
     settings = (Path(__file__).resolve().parents[1]/'settings.ini').read_text(encoding='utf-8')

@@ -177,17 +177,24 @@ def test_nuswide_is_read_back(tmp_path_factory, truth, end, divided):
     assert (s.info['listed'], s.info['left_out'], s.info['twice'])==(len(truth)+1, sum(not v for v in truth), 0)
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(['0', '1', '1 ', '\t0', '0\r', '-1130179', '', '2', '10', 'x']), min_size=1, max_size=8), st.integers(1, 8))
-def test_noughts_and_ones_are_what_a_slow_reader_says(tmp_path_factory, lines, n):
+@given(st.lists(st.sampled_from(['0', '1', '1 ', '\t0', '0\r', '-1130179', '', '2', '10', '01', 'x']), min_size=1, max_size=5), st.data())
+def test_noughts_and_ones_are_what_a_slow_reader_says(tmp_path_factory, lines, data):
+    "Also where the number of lines, or of bytes, is that of a sound file."
     f = tmp_path_factory.mktemp('z')/'Labels_sky.txt'
     f.write_text('\n'.join(lines)+'\n', newline='')
     words = [l.strip() for l in lines]
     while words and not words[-1]: words.pop()
+    n = data.draw(st.sampled_from([max(len(words), 1), (len('\n'.join(words))+1)//2 or 1, 3]))
     try: got = _zero_one(f, n, 'Imagelist.txt').tolist()
     except FsicError as e:
         bad = [k for k, w in enumerate(words) if w not in ('0', '1')]
         assert (f'line {bad[0]+1}: expected 0 or 1' in str(e)) if bad else (len(words)!=n)
     else: assert got==[w=='1' for w in words] and len(words)==n
+
+@pytest.mark.parametrize('text', ['0x1', '000', '2\n0', '1\n3'])
+def test_bytes_that_only_look_like_two_lines(tmp_path, text):
+    (tmp_path/'Labels_sky.txt').write_text(text)
+    with pytest.raises(FsicError, match='Labels_sky.txt, line [12]: expected 0 or 1'): _zero_one(tmp_path/'Labels_sky.txt', 2, 'Imagelist.txt')
 
 def test_nuswide_a_photograph_listed_twice_counts_once(tmp_path):
     s = read_nuswide(write_nus(tmp_path, [{'sky'}, {'sky', 'sun'}, {'sun'}], ['a\\0001_7.jpg', 'b\\0002_7.jpg', 'b\\0003_8.jpg']))
