@@ -209,15 +209,12 @@ IMATERIALIST_MAP = 'iMat_fashion_2018_label_map_228.csv'
 
 def _label_map(path:Path)->dict: # label id -> name
     "The official CSV, or a JSON object."
-    if path.suffix=='.json':
-        d = read_json(path)
-        ok = isinstance(d, dict) and all(isinstance(v, str) for v in d.values())
-    else:
-        rows = list(csv.DictReader(_text(path).splitlines()))
-        ok = rows and {'labelId', 'labelName'} <= rows[0].keys()
-        d = {r['labelId']: r['labelName'] for r in rows} if ok else None
-    if not ok or not all(re.fullmatch('[0-9]+', k) for k in d): raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; restore the file.')
-    return dict(sorted(d.items(), key=lambda kv: int(kv[0])))
+    if path.suffix=='.json': d = read_json(path); pairs = list(d.items()) if isinstance(d, dict) else []
+    else: pairs = [(r.get('labelId'), r.get('labelName')) for r in csv.DictReader(_text(path).splitlines())]
+    if not pairs or not all(isinstance(v, str) and v and re.fullmatch('[0-9]+', str(k)) for k, v in pairs):
+        raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; restore the file.')
+    _once(path, 'labels', [k for k, _ in pairs])
+    return dict(sorted(pairs, key=lambda kv: int(kv[0])))
 
 # %% ../nbs/01b_readers.ipynb #a74a108a
 def _imat_ids(path:Path, kind:str, records)->list:

@@ -253,8 +253,12 @@ def test_imaterialist_names(tmp_path):
     for text, says in (('{"x": "y"}', 'expected columns labelId'), ('[]', 'expected columns labelId'), ('{', 'not valid JSON')):
         (tmp_path/'map.json').write_text(text)
         with pytest.raises(FsicError, match='map.json.*'+says): read_imaterialist(tmp_path, tmp_path/'map.json')
-    (tmp_path/'map.csv').write_text('id,name\n1,a\n')
-    with pytest.raises(FsicError, match='map.csv: expected columns'): read_imaterialist(tmp_path, tmp_path/'map.csv')
+    for text in ('id,name\n1,a\n', 'labelId,labelName\n1\n', 'labelId,labelName\n1,\n', 'labelId,labelName\nx,a\n', ''):
+        (tmp_path/'map.csv').write_text(text)
+        with pytest.raises(FsicError, match='map.csv: expected columns'): read_imaterialist(tmp_path, tmp_path/'map.csv')
+    for text, says in (('1,a\n1,b\n', 'labels: id 1 is there 2 times'), ('228,a\n2,a\n', 'a is there 2 times in names')):
+        (tmp_path/'map.csv').write_text('labelId,labelName\n'+text)
+        with pytest.raises(FsicError, match=says): read_imaterialist(tmp_path, tmp_path/'map.csv')
 
 def note(*labels, i='1'): return dict(annotations=[dict(imageId=i, labelId=list(labels))])
 @pytest.mark.parametrize('change, says', [
