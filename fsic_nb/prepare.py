@@ -89,7 +89,7 @@ def _alone(out:Path):
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_name(f'.{out.name}.lock'), timeout=0): yield
     except Timeout as e: raise FsicError(f'{out}: another run is writing this manifest; wait for it or name another file.') from e
-    except PermissionError as e: raise FsicError(f'{out}: cannot be written ({e.strerror}); name a file in a folder of your own.') from e
+    except OSError as e: raise FsicError(f'{out}: cannot be written ({e.strerror}); name a file in a folder of your own, on a disk with room.') from e
 
 # %% ../nbs/01c_prepare.ipynb #6ff05da5
 def _is_manifest(path:Path)->bool:

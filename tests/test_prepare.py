@@ -160,7 +160,14 @@ def test_nothing_of_the_users_is_overwritten(tree, tmp_path):
     (tmp_path/'notes.txt').write_text('mine'); s = image_set(tree[:2])
     with pytest.raises(FsicError, match='notes.txt: is there and is no manifest'): prepare_tree(s, tmp_path/'notes.txt')
     with pytest.raises(FsicError, match='is a folder'): prepare_tree(s, tmp_path)
+    with pytest.raises(FsicError, match='m.jsonl: cannot be written'): prepare_tree(s, tmp_path/'notes.txt'/'m.jsonl')
     assert (tmp_path/'notes.txt').read_text()=='mine'
+
+def test_a_full_disk_is_a_sentence(tree, tmp_path):
+    import errno
+    with replaced('fsic_nb.prepare._line', side_effect=OSError(errno.ENOSPC, 'No space left on device')):
+        with pytest.raises(FsicError, match='m.jsonl: cannot be written .No space left'): prepare_tree(image_set(tree[:3]), tmp_path/'m.jsonl')
+    assert len(prepare_tree(image_set(tree[:3]), tmp_path/'m.jsonl'))==3
 
 def test_one_run_at_a_time(tree, tmp_path):
     from filelock import FileLock
