@@ -107,7 +107,7 @@ def _square(source, size=224):
     "The picture as an RGB array (size, size, 3), squeezed as the backbone's transform does."
     from PIL import Image
     if isinstance(source, np.ndarray): source = Image.fromarray(source)
-    from fsic_nb.features import open_rgb
+    from fsic_nb.pictures import open_rgb
     return np.asarray(open_rgb(source).resize((size, size), Image.Resampling.BICUBIC))
 
 def _axes(ax, size=2.2):

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
 from fsic_nb.core import FsicError
-from fsic_nb.data import (ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, enough, filter_counts, read_coco, read_voc, select)
+from fsic_nb.data import (ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, enough, filter_counts, read_voc, select, there)
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get('FSIC_SHARED', ROOT.parent/'shared'/'mlfsic'))/'voc'
@@ -194,9 +194,9 @@ MAIN = 'VOC2007/ImageSets/Main/'
     (MAIN+'aeroplane_test.txt', lambda f: f.write_text(''), 'bicycle_test.txt, line 1: image 000004 is not listed in aeroplane_test.txt'),
     ('VOC2012/ImageSets/Main/cat_trainval.txt', edit('2008_000003 -1', '2008_000003 1'),
      'cat_trainval.txt, line 3: image 2008_000003 has flag 1 here and -1 in cat_val.txt, line 1'),
-    ('VOC2007/JPEGImages', lambda f: [g.unlink() for g in f.iterdir()], 'JPEGImages: the folder is empty'),
-    ('VOC2007/JPEGImages/000005.jpg', unlink, 'aeroplane_test.txt, line 2: image 000005 is listed, but JPEGImages/000005.jpg is missing (1 of 6'),
-    ('VOC2007/JPEGImages/000005.jpg', lambda f: f.write_bytes(b''), '000005.jpg: the file is empty'),
+    ('VOC2007/JPEGImages', lambda f: [g.unlink() for g in f.iterdir()], '6 of 6 listed pictures are missing or empty'),
+    ('VOC2007/JPEGImages/000005.jpg', unlink, 'aeroplane_test.txt, line 2: image 000005: '),
+    ('VOC2007/JPEGImages/000005.jpg', lambda f: f.write_bytes(b''), '000005.jpg is empty, as 1 of 6'),
     ('VOC2007/Annotations/000005.xml', unlink, 'Annotations/000005.xml is missing'),
     ('VOC2007/Annotations/000005.xml', edit('</annotation>', ''), '000005.xml: not valid XML'),
     ('VOC2007/Annotations/000005.xml', edit('<name>bottle', '<name>botle'), "000005.xml: unknown label 'botle'; did you mean bottle"),
@@ -207,6 +207,19 @@ def test_a_spoilt_tree_is_an_error_that_names_the_place(tree, rel, change, says)
     change(tree/rel)
     with pytest.raises(FsicError, match=re.escape(says)) as e: read_voc(tree)
     assert '\n' not in str(e.value)
+
+def test_missing_pictures_can_be_left_out_or_not_looked_for(tree):
+    (tree/'VOC2007'/'JPEGImages'/'000005.jpg').unlink()
+    (tree/'VOC2007'/'Annotations'/'000005.xml').unlink()
+    s = read_voc(tree, difficult='negative', files='present')
+    assert (len(s), s.info['missing'], s.info['listed'])==(9, 1, 9) and '000005' not in [p.stem for p in s.paths]
+    assert len(read_voc(tree, difficult='negative', files='unchecked', check=False))==10
+    with pytest.raises(FsicError, match="files='some': use"): read_voc(tree, files='some')
+
+def test_a_name_that_is_written_differently_is_pointed_out(tmp_path):
+    (tmp_path/'Cafe\u0301.jpg').write_bytes(b'x')                       # the accent as a character of its own, as macOS has it
+    with pytest.raises(FsicError, match='is there, written differently'): there([tmp_path/'caf\xe9.jpg'], lambda k: 'list')
+    assert there([tmp_path/'nowhere'/'a.jpg', tmp_path/'Cafe\u0301.jpg'], lambda k: 'list', 'present').tolist()==[False, True]
 
 def test_annotations_can_be_left_unread(tree):
     (tree/'VOC2007'/'Annotations'/'000005.xml').unlink()
@@ -219,67 +232,6 @@ def test_official_xml_without_the_tag_difficult(tree):
     f = tree/'VOC2007'/'Annotations'/'000005.xml'
     f.write_text(f.read_text().replace('<difficult>0</difficult>', ''))
     assert len(read_voc(tree))==5
-
-
-# --- COCO: a small tree, then one thing spoilt -------------------------------------------------------------------------
-
-COCO = dict(images=[dict(id=i, file_name=f'{i:012d}.jpg') for i in (42, 7, 9, 100)],
-            categories=[dict(id=c, name=n) for c, n in ((18, 'dog'), (1, 'person'), (90, 'toothbrush'))],
-            annotations=[dict(id=k, image_id=i, category_id=c, **kw) for k, (i, c, kw) in enumerate([
-                (42, 18, {}), (42, 18, dict(iscrowd=0)), (42, 1, dict(iscrowd=1)), (7, 1, dict(iscrowd=0)), (7, 90, {}), (9, 1, dict(iscrowd=1))])])
-
-def write_coco(root, folder='images', name='instances_mini.json', **change):
-    (root/'annotations').mkdir(parents=True, exist_ok=True); (root/folder).mkdir(parents=True, exist_ok=True)
-    (root/'annotations'/name).write_text(json.dumps({**COCO, **change}))
-    for r in COCO['images'][:3]: (root/folder/r['file_name']).write_bytes(b'not looked at here')
-    return root
-
-@pytest.mark.parametrize('folder', ['images', 'mini', 'images/mini'])
-def test_coco_labels_crowds_and_images_without_annotations(tmp_path, folder, capsys):
-    s = read_coco(write_coco(tmp_path, folder))
-    assert capsys.readouterr().out==''                                # pycocotools likes to talk
-    assert s.names==['person', 'dog', 'toothbrush'] and s.name=='coco'
-    assert [p.name for p in s.paths]==['000000000007.jpg', '000000000042.jpg'] and all(p.is_file() for p in s.paths)
-    assert s.labels.tolist()==[[True, False, True], [False, True, False]]  # 9 has only a crowd, 100 nothing (and no file)
-    assert s.info==dict(annotations='instances_mini.json', listed=4, left_out=2)
-
-def test_coco_with_several_files_asks_which(tmp_path):
-    write_coco(tmp_path); write_coco(tmp_path, name='instances_other.json')
-    with pytest.raises(FsicError, match=r'2 files are called.*instances_mini.json, instances_other.json'): read_coco(tmp_path)
-    for a in ('instances_other.json', tmp_path/'annotations'/'instances_other.json'): assert len(read_coco(tmp_path, a))==2
-    with pytest.raises(FsicError, match='third.json: no such file'): read_coco(tmp_path, 'third.json')
-
-def coco_image(f): return dict(images=[dict(id=42, file_name=f), *COCO['images'][1:]])
-
-@pytest.mark.parametrize('change, says', [
-    (dict(images=None), 'instances_mini.json: no list is called images'),
-    (dict(categories={}), 'no list is called categories'),
-    (dict(annotations=[]), 'no image has an annotation'),
-    (dict(images=[3]), 'images[0]: expected id, int'),
-    (dict(images=[dict(id=42)]), 'images[0]: expected file_name, str'),
-    (dict(images=[dict(id=True, file_name='x')]), 'images[0]: expected id, int'),
-    (dict(images=COCO['images']*2), 'images: id 42 is there twice'),
-    (dict(categories=COCO['categories']*2), 'categories: id 18 is there twice'),
-    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), 'dog is there 3 times in names'),
-    (dict(annotations=[dict(image_id=1, category_id=1)]), 'annotations[0]: image_id 1 is not among images'),
-    (dict(annotations=[dict(image_id=42, category_id=2)]), 'annotations[0]: category_id 2 is not among categories'),
-    (dict(annotations=[dict(image_id=42)]), 'annotations[0]: expected category_id, int'),
-    *((coco_image(f), f'image 42: file name {f!r} leads out of') for f in ('../annotations/instances_mini.json', '/etc/hostname', 'a/../../b', '..\\b', 'C:b', '')),
-    (coco_image('.'), 'image 42:'), (coco_image('gone.jpg'), 'gone.jpg is missing or empty')])
-def test_a_spoilt_coco_file_names_the_record(tmp_path, change, says):
-    with pytest.raises(FsicError, match=re.escape(says)) as e: read_coco(write_coco(tmp_path, **change))
-    assert '\n' not in str(e.value)
-
-def test_a_spoilt_coco_tree_names_the_place(tmp_path):
-    with pytest.raises(FsicError, match='nowhere: no such folder; give the folder that holds annotations'): read_coco(tmp_path/'nowhere')
-    with pytest.raises(FsicError, match='no files are called instances_'): read_coco(tmp_path)
-    write_coco(tmp_path)
-    (tmp_path/'images'/'000000000007.jpg').write_bytes(b'')
-    with pytest.raises(FsicError, match='image 7: .*000000000007.jpg is missing or empty'): read_coco(tmp_path)
-    shutil.rmtree(tmp_path/'images')
-    with pytest.raises(FsicError, match='neither images nor mini is in it'): read_coco(tmp_path)
-    (tmp_path/'annotations'/'instances_mini.json').write_text('{')
-    with pytest.raises(FsicError, match='instances_mini.json: not valid JSON'): read_coco(tmp_path)
 
 
 # --- the real photos, where they are -----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from torch import nn
 from fsic_nb import features as F
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.data import read_voc
-from fsic_nb.features import FeatureStore, Transform, backbone, extract, fold, open_rgb, pick_precision, place_boxes, places, to_rgb
+from fsic_nb.features import FeatureStore, Transform, backbone, extract, fold, pick_precision, place_boxes, places
+from fsic_nb.pictures import open_rgb, to_rgb
 
 
 @pytest.fixture(autouse=True)

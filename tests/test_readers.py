@@ -1,0 +1,390 @@
+"Readers on small trees in the official formats: against the truth they were written from, against pycocotools, and with one thing spoilt at a time."
+import contextlib, csv, gzip, io, json, os, re, shutil, tempfile
+from pathlib import Path
+
+import numpy as np, pytest
+from hypothesis import given, settings, strategies as st
+
+from fsic_nb.core import FsicError
+from fsic_nb.readers import (IMATERIALIST_MAP, NUSWIDE_NAMES, READERS, _zero_one, inside, read, read_coco, read_csv, read_folder, read_imaterialist, read_nuswide)
+
+def names_of(s): return {p.name: {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
+
+@st.composite
+def truths(draw, names):
+    "Up to 12 images with any of these labels, at least one label in all."
+    sets = draw(st.lists(st.sets(st.sampled_from(names)), min_size=1, max_size=12))
+    return sets if any(sets) else [{names[0]}]
+
+
+# --- what all share ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('name', ['', '.\0', '..', '../a', 'a/..', 'a/../b', '/a', 'C:a', 'c:/a', 'a\\b', '..\\a'])
+def test_names_that_lead_out(name):
+    with pytest.raises(FsicError, match='list, line 3: file name .* leads out'): inside('images', name, 'list, line 3')
+
+@settings(deadline=None)
+@given(st.text(alphabet='ab./\\:C', max_size=12))
+def test_what_is_let_in_stays_in(name):
+    try: p = inside('/data/images', name, 'x')
+    except FsicError: return
+    assert os.path.commonpath(['/data/images', os.path.normpath(p)])=='/data/images'
+
+def test_read_knows_all_and_suggests():
+    assert list(READERS)==['voc', 'coco', 'nuswide', 'imaterialist', 'folder', 'csv']
+    for wrong, near in (('imaterialst', 'imaterialist'), ('Coco', 'coco'), ('nus-wide', 'nuswide')):
+        with pytest.raises(FsicError, match=f"data '{wrong}'.*did you mean.*{near}"): read(wrong, 'x')
+    for data in READERS:
+        with pytest.raises(FsicError, match='nowhere') as e: read(data, 'nowhere')
+        assert '\n' not in str(e.value)
+    with pytest.raises(FsicError, match="files='some': use 'all', 'present' or 'unchecked'"): read_csv_text('a.jpg,x', files='some')
+
+
+# --- COCO ----------------------------------------------------------------------------------------------------------------
+
+COCO = dict(images=[dict(id=i, file_name=f'{i:012d}.jpg') for i in (42, 7, 9, 100)],
+            categories=[dict(id=c, name=n) for c, n in ((18, 'dog'), (1, 'person'), (90, 'toothbrush'))],
+            annotations=[dict(id=k, image_id=i, category_id=c, **kw) for k, (i, c, kw) in enumerate([
+                (42, 18, {}), (42, 18, dict(iscrowd=0)), (42, 1, dict(iscrowd=1)), (7, 1, dict(iscrowd=0)), (7, 90, {}), (9, 1, dict(iscrowd=1))])])
+
+def write_coco(root, folder='images', name='instances_mini.json', **change):
+    (root/'annotations').mkdir(parents=True, exist_ok=True); (root/folder).mkdir(parents=True, exist_ok=True)
+    (root/'annotations'/name).write_text(json.dumps({**COCO, **change}))
+    for r in COCO['images'][:3]: (root/folder/r['file_name']).write_bytes(b'not looked at here')
+    return root
+
+@pytest.mark.parametrize('folder', ['images', 'mini', 'images/mini'])
+def test_coco_labels_crowds_and_images_without_annotations(tmp_path, folder, capsys):
+    s = read_coco(write_coco(tmp_path, folder))
+    assert capsys.readouterr().out==''                                # pycocotools likes to talk
+    assert s.names==['person', 'dog', 'toothbrush'] and s.name=='coco'
+    assert [p.name for p in s.paths]==['000000000007.jpg', '000000000042.jpg'] and all(p.is_file() for p in s.paths)
+    assert s.labels.tolist()==[[True, False, True], [False, True, False]]  # 9 has only a crowd, 100 nothing (and no file)
+    assert s.info==dict(annotations=['instances_mini.json'], listed=4, left_out=2)
+
+def test_coco_with_several_files_asks_which(tmp_path):
+    write_coco(tmp_path); write_coco(tmp_path, name='instances_other.json')
+    with pytest.raises(FsicError, match=r'2 files are called.*instances_mini.json, instances_other.json'): read_coco(tmp_path)
+    for a in ('instances_other.json', tmp_path/'annotations'/'instances_other.json'): assert len(read_coco(tmp_path, a))==2
+    with pytest.raises(FsicError, match='third.json: no such file'): read_coco(tmp_path, 'third.json')
+
+def coco_image(f): return dict(images=[dict(id=42, file_name=f), *COCO['images'][1:]])
+
+@pytest.mark.parametrize('change, says', [
+    (dict(images=None), 'instances_mini.json: no list is called images'),
+    (dict(categories={}), 'no list is called categories'),
+    (dict(annotations=[]), 'coco: no image carries a label'),
+    (dict(images=[3]), 'images[0]: expected id, int'),
+    (dict(images=[dict(id=42)]), 'images[0]: expected file_name, str'),
+    (dict(images=[dict(id=True, file_name='x')]), 'images[0]: expected id, int'),
+    (dict(images=COCO['images']*2), 'images: id 42 is there 2 times'),
+    (dict(categories=COCO['categories']*2), 'categories: id 18 is there 2 times'),
+    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), 'dog is there 3 times in names'),
+    (dict(annotations=[dict(id=5, image_id=1, category_id=1)]), 'annotations[0]: image_id 1 is not among images'),
+    (dict(annotations=[dict(id=5, image_id=42, category_id=2)]), 'annotations[0]: category_id 2 is not among categories'),
+    (dict(annotations=[dict(id=5, image_id=42)]), 'annotations[0]: expected category_id, int'),
+    (dict(annotations=[dict(image_id=42, category_id=1)]), 'annotations[0]: expected id, int'),
+    (dict(annotations=[dict(id=5, image_id=42, category_id=1)]*2), 'annotations: id 5 is there 2 times'),
+    (dict(annotations=['x']), 'annotations[0]: expected id, int'),
+    *((coco_image(f), f'image 42: file name {f!r} leads out of') for f in ('../annotations/instances_mini.json', '/etc/hostname', 'a/../../b', '..\\b', 'C:b', '')),
+    (coco_image('.'), 'image 42: '), (coco_image('gone.jpg'), 'gone.jpg is missing')])
+def test_a_spoilt_coco_file_names_the_record(tmp_path, change, says):
+    with pytest.raises(FsicError, match=re.escape(says)) as e: read_coco(write_coco(tmp_path, **change))
+    assert '\n' not in str(e.value)
+
+def test_a_spoilt_coco_tree_names_the_place(tmp_path):
+    with pytest.raises(FsicError, match='nowhere: no such folder; give the folder that holds annotations'): read_coco(tmp_path/'nowhere')
+    with pytest.raises(FsicError, match='no files are called instances_'): read_coco(tmp_path)
+    write_coco(tmp_path)
+    (tmp_path/'images'/'000000000007.jpg').write_bytes(b'')
+    with pytest.raises(FsicError, match='image 7: .*000000000007.jpg is empty'): read_coco(tmp_path)
+    shutil.rmtree(tmp_path/'images')
+    with pytest.raises(FsicError, match='neither images nor mini is in it'): read_coco(tmp_path)
+    (tmp_path/'annotations'/'instances_mini.json').write_text('{')
+    with pytest.raises(FsicError, match='instances_mini.json: not valid JSON'): read_coco(tmp_path)
+
+def test_coco_2014_train_and_val_together(tmp_path):
+    for part, images in dict(train2014=COCO['images'][:2], val2014=COCO['images'][2:]).items():
+        images = [dict(r, file_name=f'COCO_{part}_{r["file_name"]}') for r in images]
+        d = {**COCO, 'images': images, 'annotations': [a for a in COCO['annotations'] if a['image_id'] in {r['id'] for r in images}]}
+        if part=='val2014': d['annotations'] = [dict(id=1, image_id=100, category_id=90, iscrowd=0, segmentation=[[1., 2.]])]
+        (tmp_path/'annotations').mkdir(exist_ok=True); (tmp_path/part).mkdir()
+        (tmp_path/'annotations'/f'instances_{part}.json').write_text(json.dumps(d))
+        for r in images: (tmp_path/part/r['file_name']).write_bytes(b'x')
+    s = read_coco(tmp_path)
+    assert names_of(s)=={'COCO_train2014_000000000007.jpg': {'person', 'toothbrush'}, 'COCO_train2014_000000000042.jpg': {'dog'}, 'COCO_val2014_000000000100.jpg': {'toothbrush'}}
+    assert s.info==dict(annotations=['instances_train2014.json', 'instances_val2014.json'], listed=4, left_out=1)
+    assert len(read_coco(tmp_path, 'instances_val2014.json'))==1
+    f = tmp_path/'annotations'/'instances_val2017.json'
+    shutil.copy(tmp_path/'annotations'/'instances_train2014.json', f)
+    with pytest.raises(FsicError, match='3 files are called'): read_coco(tmp_path)     # 2014 and 2017 are the same photographs
+    (tmp_path/'val2017').symlink_to(tmp_path/'train2014')
+    with pytest.raises(FsicError, match='instances_val2017.json, image 7: instances_train2014.json has the same image'):
+        read_coco(tmp_path, ['instances_train2014.json', f])
+    f.write_text(json.dumps({**COCO, 'categories': [dict(id=c, name=n) for c, n in ((18, 'dog'), (1, 'people'), (90, 'toothbrush'))]}))
+    with pytest.raises(FsicError, match='instances_val2017.json: other categories than in instances_val2014.json'):
+        read_coco(tmp_path, ['instances_val2014.json', 'instances_val2017.json'])
+
+def test_coco_present_and_unchecked(tmp_path):
+    write_coco(tmp_path)
+    (tmp_path/'images'/'000000000007.jpg').unlink()
+    assert names_of(read_coco(tmp_path, files='present'))=={'000000000042.jpg': {'dog'}}
+    assert read_coco(tmp_path, files='present').info['missing']==1
+    assert len(read_coco(tmp_path, files='unchecked'))==2
+    shutil.rmtree(tmp_path/'images'); (tmp_path/'images').mkdir()
+    with pytest.raises(FsicError, match='image 7: .* is missing, and so are all 2 others'): read_coco(tmp_path, files='present')
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_coco_is_what_pycocotools_says(tmp_path_factory, data):
+    "Any ids, several objects a picture, crowds anywhere."
+    from pycocotools.coco import COCO as Api
+    ids = data.draw(st.lists(st.integers(1, 10**6), min_size=1, max_size=8, unique=True))
+    cats = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=6, unique=True))
+    some = data.draw(st.lists(st.tuples(st.sampled_from(ids), st.sampled_from(cats), st.integers(0, 1)), min_size=1, max_size=30))
+    some.append((ids[0], cats[0], 0))
+    d = tmp_path_factory.mktemp('coco')
+    write_coco(d, images=[dict(id=i, file_name=f'{i}.jpg') for i in ids], categories=[dict(id=c, name=f'c{c}') for c in cats],
+               annotations=[dict(id=k, image_id=i, category_id=c, iscrowd=w) for k, (i, c, w) in enumerate(some)])
+    with contextlib.redirect_stdout(None): api = Api(str(d/'annotations'/'instances_mini.json'))
+    want = {i: {f'c{a["category_id"]}' for a in api.loadAnns(api.getAnnIds(imgIds=[i], iscrowd=False))} for i in ids}
+    s = read_coco(d, files='unchecked')
+    assert names_of(s)=={f'{i}.jpg': v for i, v in want.items() if v} and s.names==[f'c{c}' for c in sorted(cats)]
+
+
+# --- NUS-WIDE --------------------------------------------------------------------------------------------------------------
+
+def write_nus(root, truth, lines=None, split=None, end='\n'):
+    "AllLabels, or TrainTestLabels with the first `split` images for training."
+    lines = lines or [f'dir{k%3}\\{k:04d}_{k+100}.jpg' for k in range(len(truth))]
+    for p, part in ({'': slice(None)} if split is None else {'Train': slice(split), 'Test': slice(split, None)}).items():
+        folder = root/'Groundtruth'/('TrainTestLabels' if p else 'AllLabels')
+        folder.mkdir(parents=True, exist_ok=True); (root/'ImageList').mkdir(exist_ok=True)
+        (root/'ImageList'/f'{p}Imagelist.txt').write_bytes(end.join([*lines[part], '']).encode())
+        for n in NUSWIDE_NAMES:
+            (folder/f'Labels_{n}{"_" if p else ""}{p}.txt').write_bytes(end.join([*(str(int(n in v)) for v in truth[part]), '']).encode())
+    for l in lines:
+        f = root/'Flickr'/l.replace('\\', '/')
+        f.parent.mkdir(parents=True, exist_ok=True); f.write_bytes(b'x')
+    return root
+
+@settings(deadline=None, max_examples=10)
+@given(truths(NUSWIDE_NAMES), st.sampled_from(['\n', '\r\n', ' \n']), st.booleans())
+def test_nuswide_is_read_back(tmp_path_factory, truth, end, divided):
+    root = write_nus(tmp_path_factory.mktemp('nus'), truth+[{'sky'}], split=1 if divided else None, end=end)
+    s = read_nuswide(root)
+    assert names_of(s)=={f'{k:04d}_{k+100}.jpg': v for k, v in enumerate(truth+[{'sky'}]) if v} and s.names==NUSWIDE_NAMES
+    assert (s.info['listed'], s.info['left_out'], s.info['twice'])==(len(truth)+1, sum(not v for v in truth), 0)
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(['0', '1', '1 ', '\t0', '0\r', '-1130179', '', '2', '10', '01', 'x']), min_size=1, max_size=5), st.data())
+def test_noughts_and_ones_are_what_a_slow_reader_says(tmp_path_factory, lines, data):
+    "Also where the number of lines, or of bytes, is that of a sound file."
+    f = tmp_path_factory.mktemp('z')/'Labels_sky.txt'
+    f.write_text('\n'.join(lines)+'\n', newline='')
+    words = [l.strip() for l in lines]
+    while words and not words[-1]: words.pop()
+    n = data.draw(st.sampled_from([max(len(words), 1), (len('\n'.join(words))+1)//2 or 1, 3]))
+    try: got = _zero_one(f, n, 'Imagelist.txt').tolist()
+    except FsicError as e:
+        bad = [k for k, w in enumerate(words) if w not in ('0', '1')]
+        assert (f'line {bad[0]+1}: expected 0 or 1' in str(e)) if bad else (len(words)!=n)
+    else: assert got==[w=='1' for w in words] and len(words)==n
+
+@pytest.mark.parametrize('text', ['0x1', '000', '2\n0', '1\n3'])
+def test_bytes_that_only_look_like_two_lines(tmp_path, text):
+    (tmp_path/'Labels_sky.txt').write_text(text)
+    with pytest.raises(FsicError, match='Labels_sky.txt, line [12]: expected 0 or 1'): _zero_one(tmp_path/'Labels_sky.txt', 2, 'Imagelist.txt')
+
+def test_nuswide_a_photograph_listed_twice_counts_once(tmp_path):
+    s = read_nuswide(write_nus(tmp_path, [{'sky'}, {'sky', 'sun'}, {'sun'}], ['a\\0001_7.jpg', 'b\\0002_7.jpg', 'b\\0003_8.jpg']))
+    assert names_of(s)=={'0001_7.jpg': {'sky'}, '0003_8.jpg': {'sun'}} and s.info['twice']==1
+
+def put(text): return lambda f: (f.parent.mkdir(exist_ok=True), f.write_text(text))
+@pytest.mark.parametrize('rel, change, says', [
+    ('ImageList/Imagelist.txt', lambda f: f.unlink(), 'Imagelist.txt: cannot be read'),
+    ('ImageList/Imagelist.txt', put('a\\0001_1.jpg\na\\0001_1.jpg\n'), 'Imagelist.txt, line 2: a/0001_1.jpg is there already'),
+    ('ImageList/Imagelist.txt', put('a\\1_1.jpg\n\na\\1_2.jpg\n'), "line 2: file name '' leads out"),
+    ('ImageList/Imagelist.txt', put('..\\..\\x.jpg\nb\n'), "line 1: file name '../../x.jpg' leads out"),
+    ('ImageList/Imagelist.txt', put('a\\1_1.jpg\n'), 'Labels_airport.txt: has 2 lines, but Imagelist.txt lists 1 images'),
+    ('Groundtruth/AllLabels/Labels_lake.txt', put('0\n-1130179\n'), "Labels_lake.txt, line 2: expected 0 or 1, found '-1130179'; restore the file, or use Groundtruth/AllLabels"),
+    ('Groundtruth/AllLabels/Labels_lake.txt', lambda f: f.unlink(), 'Labels_lake.txt: cannot be read'),
+    ('Groundtruth/AllLabels/Labels_lake.txt', put(''), "line 1: expected 0 or 1, found ''"),
+    ('Groundtruth', shutil.rmtree, 'neither AllLabels nor TrainTestLabels'),
+    ('Flickr', shutil.rmtree, 'Flickr: no such folder'),
+    ('Flickr/dir1/0001_101.jpg', lambda f: f.unlink(), 'Imagelist.txt, line 2: '),
+    ('Flickr/dir1/0001_101.jpg', put(''), '0001_101.jpg is empty'),
+    ('ConceptsList/Concepts81.txt', put('sky\n'), 'Concepts81.txt: differs from the 81 concepts in airport')])
+def test_a_spoilt_nuswide_tree_names_the_line(tmp_path, rel, change, says):
+    read_nuswide(write_nus(tmp_path, [{'sky'}, {'sun'}]))
+    change(tmp_path/rel)
+    with pytest.raises(FsicError, match=re.escape(says)) as e: read_nuswide(tmp_path)
+    assert '\n' not in str(e.value)
+
+
+# --- iMaterialist ------------------------------------------------------------------------------------------------------------
+
+NAMES = ['Argyle', 'Hosiery, Stockings, Tights', 'V-Necks']
+def write_imat(root, train=(), validation=(), ids=('1', '89', '214'), change=None, mapped=True, spell=('imageId', 'labelId', str)):
+    "Picture k has the names of train[k]; the official map, cut to three labels and out of order."
+    image, label, kind = spell
+    for part, truth in dict(train=train, validation=validation).items():
+        d = dict(images=[{'url': ['u'], image: kind(k+1)} for k in range(len(truth))],
+                 annotations=[{image: kind(k+1), label: [kind(ids[NAMES.index(n)]) for n in v]} for k, v in enumerate(truth) if v])
+        (root/f'{part}.json').write_text(json.dumps({**d, **(change or {})} if part=='train' else d))
+        (root/part).mkdir()
+        for k in range(len(truth)): (root/part/f'{k+1}.jpg').write_bytes(b'x')
+    if mapped: (root/IMATERIALIST_MAP).write_text('labelId,taskId,labelName,taskName\n'+''.join(f'{i},1,"{n}",t\n' for i, n in list(zip(ids, NAMES))[::-1]))
+    return root
+
+@settings(deadline=None, max_examples=25)
+@given(truths(NAMES), truths(NAMES), st.sampled_from([('imageId', 'labelId', str), ('image_id', 'label_id', int)]))
+def test_imaterialist_is_read_back(tmp_path_factory, train, validation, spell):
+    s = read_imaterialist(write_imat(tmp_path_factory.mktemp('imat'), train, validation, spell=spell))
+    got = {(p.parent.name, int(p.stem)): {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
+    assert got=={(part, k+1): v for part, t in (('train', train), ('validation', validation)) for k, v in enumerate(t) if v}
+    assert s.names==NAMES and s.info['annotations']==['train.json', 'validation.json']
+
+def test_imaterialist_names(tmp_path):
+    s = read_imaterialist(write_imat(tmp_path, [{'V-Necks'}], mapped=False, ids=('1', '2', '228')))
+    assert s.names==[str(k) for k in range(1, 229)] and np.flatnonzero(s.labels[0]).tolist()==[227]
+    (tmp_path/'map.json').write_text(json.dumps({'228': 'last', '3': 'third'}))
+    assert read_imaterialist(tmp_path, tmp_path/'map.json').names==['third', 'last']
+    for text, says in (('{"x": "y"}', 'expected columns labelId'), ('[]', 'expected columns labelId'), ('{', 'not valid JSON')):
+        (tmp_path/'map.json').write_text(text)
+        with pytest.raises(FsicError, match='map.json.*'+says): read_imaterialist(tmp_path, tmp_path/'map.json')
+    for text in ('id,name\n1,a\n', 'labelId,labelName\n1\n', 'labelId,labelName\n1,\n', 'labelId,labelName\nx,a\n', ''):
+        (tmp_path/'map.csv').write_text(text)
+        with pytest.raises(FsicError, match='map.csv: expected columns'): read_imaterialist(tmp_path, tmp_path/'map.csv')
+    for text, says in (('1,a\n1,b\n', 'labels: id 1 is there 2 times'), ('228,a\n2,a\n', 'a is there 2 times in names')):
+        (tmp_path/'map.csv').write_text('labelId,labelName\n'+text)
+        with pytest.raises(FsicError, match=says): read_imaterialist(tmp_path, tmp_path/'map.csv')
+
+def note(*labels, i='1'): return dict(annotations=[dict(imageId=i, labelId=list(labels))])
+@pytest.mark.parametrize('change, says', [
+    (note('229'), 'train.json, annotations[0]: image 1 has label id 229, known are the 3 from 1 to 214'), (note('0'), 'has label id 0'), (note('-1'), 'has label id -1'),
+    (note(1.5), 'has label id 1.5'), (note('1', i='9'), 'annotations[0]: image 9 is not among images'), (note('1', i='../1'), 'annotations[0]: expected an imageId, a number'),
+    (dict(annotations=note('1')['annotations']*2), 'train.json, annotations: id 1 is there 2 times'), (dict(images=[dict(imageId='1')]*3), 'images: id 1 is there 3 times'),
+    (dict(annotations=[dict(imageId='1')]), 'annotations[0]: image 1 has no list labelId'), (dict(images=[5]), 'images[0]: expected an imageId'),
+    (dict(images=None), 'no list is called images'), (dict(annotations=[]), 'imaterialist: no image carries a label')])
+def test_a_spoilt_imaterialist_file_names_the_record(tmp_path, change, says):
+    with pytest.raises(FsicError, match=re.escape(says)) as e: read_imaterialist(write_imat(tmp_path, [{'Argyle'}], change=change))
+    assert '\n' not in str(e.value)
+
+def test_imaterialist_pictures_that_could_not_be_fetched(tmp_path):
+    write_imat(tmp_path, [{'Argyle'}, {'V-Necks'}], [{'Argyle'}])
+    (tmp_path/'train'/'2.jpg').unlink(); (tmp_path/'validation'/'1.jpg').write_bytes(b'')
+    with pytest.raises(FsicError, match=r'train.json, image 2: .*2.jpg is missing, as 2 of 3'): read_imaterialist(tmp_path)
+    s = read_imaterialist(tmp_path, files='present')
+    assert len(s)==1 and s.info['missing']==2
+    assert len(read_imaterialist(tmp_path, files='unchecked'))==3
+
+
+# --- CSV -----------------------------------------------------------------------------------------------------------------------
+
+def read_csv_text(text, folder=None, encoding='utf-8', **kw):
+    with tempfile.TemporaryDirectory() as d:
+        f = (folder or Path(d))/'mine.csv'
+        f.write_bytes(text.encode(encoding))
+        return read_csv(f, **{'files': 'unchecked', **kw})
+
+word = st.text(alphabet='abäß日 -\'"', min_size=1, max_size=5).map(str.strip).filter(bool)
+@settings(deadline=None)
+@given(st.lists(word, min_size=1, max_size=4, unique_by=str.casefold), st.data(), st.booleans(), st.sampled_from(['utf-8', 'utf-8-sig']))
+def test_csv_is_read_back(labels, data, head, encoding):
+    truth = data.draw(truths(labels))
+    f = io.StringIO()
+    w = csv.writer(f)
+    if head: w.writerow(['image', 'labels'])
+    for k, v in enumerate(truth): w.writerow([f'Größe {k},"日".jpg', ';'.join(v)])
+    s = read_csv_text(f.getvalue(), encoding=encoding)
+    assert names_of(s)=={f'Größe {k},"日".jpg': v for k, v in enumerate(truth) if v} and s.names==sorted({n for v in truth for n in v})
+    assert s.name=='mine' and s.info==dict(file='mine.csv', listed=len(truth), left_out=sum(not v for v in truth))
+
+@pytest.mark.parametrize('text, says', [
+    ('a.jpg,x\na.jpg,y\n', 'mine.csv, line 2: a.jpg is there already ('), ('a.jpg,x\nb/../a.jpg,y', "file name 'b/../a.jpg' leads out"),
+    ('image,labels\na.jpg,x;y;x', "line 2: label 'x' is there twice"), ('a.jpg,Cat\nb.jpg,cat', "line 2: label 'cat' is spelt 'Cat' in"),
+    ('a.jpg', "line 1: expected image,label1;label2 (two columns), found 1: 'a.jpg'"), ('a.jpg,x,y', 'found 3'), ('a.jpg;x', "found 1: 'a.jpg;x'"),
+    ('/etc/a.jpg,x', 'leads out'), (',x', "file name '' leads out"), ('a.jpg,"x', 'line 1: no valid CSV'), ('', 'no row has a label'), ('a.jpg,;', 'no row has a label')])
+def test_a_spoilt_csv_names_the_line(text, says):
+    with pytest.raises(FsicError, match=re.escape(says)) as e: read_csv_text(text)
+    assert '\n' not in str(e.value)
+
+def test_csv_files_and_folders(tmp_path):
+    (tmp_path/'labels.csv').write_text('p/a.jpg,x\n')
+    (tmp_path/'p').mkdir(); (tmp_path/'p'/'a.jpg').write_bytes(b'x')
+    s = read_csv(tmp_path)
+    assert s.paths==[tmp_path/'p'/'a.jpg'] and s.name==tmp_path.name
+    (tmp_path/'labels.csv').write_text('a.jpg,x\n')
+    with pytest.raises(FsicError, match='labels.csv, line 1: .*a.jpg is missing'): read_csv(tmp_path)
+    assert len(read_csv(tmp_path, pictures=tmp_path/'p'))==1
+    (tmp_path/'labels.csv').write_bytes('Größe.jpg,x'.encode('latin-1'))
+    with pytest.raises(FsicError, match='labels.csv: byte 2 is not UTF-8'): read_csv(tmp_path)
+    with pytest.raises(FsicError, match='none.csv: cannot be read'): read_csv(tmp_path/'none.csv')
+
+
+# --- folders -----------------------------------------------------------------------------------------------------------------
+
+@settings(deadline=None, max_examples=25)
+@given(truths(['cat', 'dog', 'Vögel']), st.data())
+def test_folders_are_read_back(tmp_path_factory, truth, data):
+    "Copies under any name, in sub-folders or not."
+    root = tmp_path_factory.mktemp('f')/'pets'
+    for k, v in enumerate(truth):
+        for n in v:
+            f = root/n/data.draw(st.sampled_from(['', 'more']))/f'{data.draw(st.sampled_from("ab"))}{k}.JPG'
+            f.parent.mkdir(parents=True, exist_ok=True); f.write_bytes(b'picture %03d' % k)      # all of one size
+    s = read_folder(root)
+    got = {p.read_bytes(): {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
+    assert got=={b'picture %03d' % k: v for k, v in enumerate(truth) if v} and len(s)==len(got)
+    assert s.names==sorted(d.name for d in root.iterdir()) and s.name=='pets' and s.info['pictures']==sum(map(len, truth))
+
+def test_folders_what_is_left_aside_and_what_is_an_error(tmp_path):
+    for f, b in {'cat/a.jpg': b'1', 'cat/a.txt': b'2', 'cat/.a.jpg': b'3', '.git/a.jpg': b'4', '__MACOSX/a.jpg': b'5', 'Thumbs.db': b'6', 'dog/a.jpg': b'7', 'dog/b.heic': b'8'}.items():
+        (tmp_path/f).parent.mkdir(exist_ok=True); (tmp_path/f).write_bytes(b)
+    s = read_folder(tmp_path)
+    assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['others']==2
+    for f in ('cat/e.jpg', 'dog/f.jpg'): (tmp_path/f).write_bytes(b'')
+    with pytest.raises(FsicError, match='folder cat: .*e.jpg is empty, as 2 of 5'): read_folder(tmp_path)
+    assert len(read_folder(tmp_path, files='unchecked'))==5                 # two empty files are not the same picture
+    assert len(read_folder(tmp_path, files='present'))==3
+    (tmp_path/'horse').mkdir()
+    with pytest.raises(FsicError, match='horse: no picture is in this folder'): read_folder(tmp_path)
+    shutil.rmtree(tmp_path/'horse'); (tmp_path/'lost.PNG').write_bytes(b'x')
+    with pytest.raises(FsicError, match="lost.PNG: lies in no label's folder"): read_folder(tmp_path)
+    with pytest.raises(FsicError, match='no folder with pictures'): read_folder(empty(tmp_path))
+
+def empty(d): (d/'empty').mkdir(); return d/'empty'
+
+@pytest.mark.skipif(not hasattr(os, 'symlink'), reason='no symbolic links here')
+def test_a_link_is_the_picture_it_points_to(tmp_path):
+    for d in ('cat', 'sofa'): (tmp_path/d).mkdir()
+    (tmp_path/'cat'/'a.jpg').write_bytes(b'x'); (tmp_path/'sofa'/'link.jpg').symlink_to(tmp_path/'cat'/'a.jpg')
+    assert names_of(read_folder(tmp_path))=={'a.jpg': {'cat', 'sofa'}}
+
+
+# --- the real annotations, where they are ----------------------------------------------------------------------------------------
+
+def test_the_real_coco_labels(photos, tmp_path):
+    "val2017 as two independent sources have it, and the photographs."
+    with gzip.open(photos/'labels'/'instances_val2017_labels_only.json.gz') as f: text = f.read()
+    (tmp_path/'annotations').mkdir(); (tmp_path/'val2017').mkdir()
+    (tmp_path/'annotations'/'instances_val2017.json').write_bytes(text)
+    s = read_coco(tmp_path, files='unchecked')
+    assert (len(s), len(s.names), s.info['listed'], s.info['left_out'])==(4952, 80, 5000, 48)
+    with gzip.open(photos/'labels'/'coco_labels.json.gz') as f: other = json.load(f)
+    assert s.names==other['names'] and {p.stem: np.flatnonzero(row).tolist() for p, row in zip(s.paths, s.labels)}=={k: sorted(v) for k, v in other['val2017'].items() if v}
+    assert len(read('coco', photos/'coco'))==251
+
+def test_real_nuswide_labels(photos, tmp_path):
+    "61,256 real label sets, written in the official format and read back."
+    with gzip.open(photos/'labels'/'nuswide81_labels.json.gz') as f: d = json.load(f)
+    assert d['names']==NUSWIDE_NAMES
+    truth = list({**d['scpnet_val'], **d['deephash']}.values())
+    root, table = tmp_path, np.zeros((len(truth), 81), bool)
+    for k, v in enumerate(truth): table[k, v] = True
+    (root/'Groundtruth'/'AllLabels').mkdir(parents=True); (root/'ImageList').mkdir()
+    (root/'ImageList'/'Imagelist.txt').write_text(''.join(f'a\\{k:04d}_{k}.jpg\n' for k in range(len(truth))))
+    for c, n in enumerate(NUSWIDE_NAMES): (root/'Groundtruth'/'AllLabels'/f'Labels_{n}.txt').write_text(''.join('01'[v]+'\n' for v in table[:, c].astype(int)))
+    s = read_nuswide(root, files='unchecked')
+    assert (s.labels==table[table.any(1)]).all() and len(s)==table.any(1).sum()
