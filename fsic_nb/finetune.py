@@ -221,7 +221,7 @@ def episode_loss(
     def loss(f): return head.loss(Support(Features(f[None,:S]), y, words, ep.labels[None]), Features(f[None,S:]), yq)
     return loss
 
-# %% ../nbs/21b_finetune.ipynb #b29614b7
+# %% ../nbs/21b_finetune.ipynb #a46e7d19
 def shard(
     step:int,   # number of the step
     batch:int,  # B, episodes a step
@@ -232,7 +232,7 @@ def shard(
     if batch%world: raise FsicError(f'{batch} episodes a step cannot be shared by {world} processes; let the batch be a multiple of {world}.')
     return range(step*batch+rank, (step+1)*batch, world)
 
-# %% ../nbs/21b_finetune.ipynb #6c03ece0
+# %% ../nbs/21b_finetune.ipynb #a51d4ba8
 def processes(): # accelerate's `PartialState`: device, num_processes, process_index, is_main_process, ...
     "This process among its peers, as `accelerate launch` or `torchrun` started them; on a CPU where there is no CUDA device."
     try: from accelerate import PartialState
@@ -249,7 +249,7 @@ def mean_over(
     flat = reduce(parameters_to_vector(tensors), 'mean')
     for t,new in zip(tensors, flat.split([t.numel() for t in tensors])): t.copy_(new.view_as(t))
 
-# %% ../nbs/21b_finetune.ipynb #37c1f385
+# %% ../nbs/21b_finetune.ipynb #6a7af27c
 def tuning_step(
     model:FineTuned,
     opt,       # its optimiser
@@ -272,7 +272,7 @@ def tuning_step(
     scaler.step(opt); scaler.update()
     return loss.item()
 
-# %% ../nbs/21b_finetune.ipynb #259acbf6
+# %% ../nbs/21b_finetune.ipynb #cdc7f3bf
 class Live:
     "A store of local features that a network computes when they are asked for."
     def __init__(self,
@@ -306,7 +306,7 @@ def live_validator(
     def validate(model): return validator(episodes, Live(model.backbone, pictures, max_images), g.cpu(), n)(copy.deepcopy(model.head).cpu())
     return validate
 
-# %% ../nbs/21b_finetune.ipynb #411b1277
+# %% ../nbs/21b_finetune.ipynb #3c7640b3
 def prepared(
     cfg:FineTunedConfig,
     run:Path,      # the run's folder
@@ -326,7 +326,7 @@ def prepared(
     state = _resume(run, model, opt)
     return model,opt,torch.amp.GradScaler(peers.device.type, init_scale=state.get('scale', 2.**16), enabled=precision=='fp16'),state
 
-# %% ../nbs/21b_finetune.ipynb #b90a73ca
+# %% ../nbs/21b_finetune.ipynb #28a90b63
 def schedule_of(
     kinds:list,        # `Episodes`, whose steps take turns
     schedule:Schedule, # steps and batch
@@ -340,7 +340,7 @@ def schedule_of(
         turn,kind = divmod(step, len(kinds))
         for e in shard(turn, schedule.batch, rank, world): yield (seed, 'episode', kind, e),kinds[kind][e]
 
-# %% ../nbs/21b_finetune.ipynb #b5219efb
+# %% ../nbs/21b_finetune.ipynb #db150c0b
 def finetune(
     cfg:FineTunedConfig,
     episodes:Episodes|list, # of the training labels; of several kinds (1-shot, 5-shot) the steps take turns
@@ -381,7 +381,7 @@ def _learn(model, opt, scaler, state, feed, n, g, run, schedule, validate, max_i
                 if scaler.is_enabled(): state['scale'] = scaler.get_scale()
                 _milestone(run, model, opt, state, step, validate, log)
 
-# %% ../nbs/21b_finetune.ipynb #18990af2
+# %% ../nbs/21b_finetune.ipynb #3e4ba07a
 def tuned_backbone(
     model:FineTuned, # trained
     device=None, # default: a GPU if there is one
@@ -390,7 +390,7 @@ def tuned_backbone(
     net = copy.deepcopy(model.backbone.network).cpu()
     return _wrap(f'{model.cfg.backbone}-tuned', net, model.backbone.transform, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
-# %% ../nbs/21b_finetune.ipynb #b0e7e5e1
+# %% ../nbs/21b_finetune.ipynb #79f2b5e7
 def read_pictures(
     data:str,  # 'voc' or 'coco'
     root:str,  # the data set's folder
@@ -417,7 +417,7 @@ def validation_of(
         with contextlib.suppress(FsicError): kinds.append(Episodes(images, split, 'val', shots=shots, seed=seed))
     return live_validator(kinds, pictures, g, 10, max_images) if kinds else None
 
-# %% ../nbs/21b_finetune.ipynb #857e2203
+# %% ../nbs/21b_finetune.ipynb #6088aa68
 def _tune(
     data, root, split, backbone, weights, prototype, shots, queries, ways, size, batch_norm, max_images, precision, augment, steps, lr, batch, every, words, seed, out,
 )->FineTuned:
@@ -430,7 +430,7 @@ def _tune(
     validate = validation_of(images, split, Pictures(images, transform), g, seed, max_images)
     return finetune(cfg, Episodes(images, split, 'train', shots, queries, seed, ways=ways), g, out, schedule, seed, validate, max_images, precision, bool(augment))
 
-# %% ../nbs/21b_finetune.ipynb #649afc00
+# %% ../nbs/21b_finetune.ipynb #dc493865
 def underscored(
     argv:list, # words of a command line
 )->list: # the same, options with underscores
@@ -439,7 +439,7 @@ def underscored(
 
 if __name__=='__main__' and Path(sys.argv[0]).name=='finetune.py': sys.argv[1:] = underscored(sys.argv[1:])
 
-# %% ../nbs/21b_finetune.ipynb #c1e35295
+# %% ../nbs/21b_finetune.ipynb #60c3f6d1
 @call_parse
 def main(
     data:str='voc',     # voc or coco
