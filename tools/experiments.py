@@ -111,7 +111,7 @@ def judge(b):
 def tuning(b, n, steps):
     "The learning rate, and how long, on validation labels."
     p, score, rows = b.plan('refined'), judge(b), []
-    for lr in ((1e-3, 2e-3, 4e-3) if b.data=='scenes' else (0., 1e-3, 3e-3)):
+    for lr in ((1e-3, 2e-3, 4e-3) if b.data=='scenes' else (0., 1e-4, 1e-3)):
         r = score(p.cfg, replace(p.schedule, steps=steps, lr=lr), n)
         rows.append(dict(lr=lr, data=b.data, part='val', episodes=n, steps=steps, seed=0, **summary(r)))
         say(rows[-1])
