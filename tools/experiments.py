@@ -8,9 +8,10 @@
     python tools/experiments.py labels                          the number of base labels
     python tools/experiments.py collapse                        swapped pictures, shuffled words, and five small repairs
     python tools/experiments.py places                          where the kept places lie, by size of the object
+    python tools/experiments.py gallery                         figures/gallery.png: kept places, right and wrong
 
 A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
-labels; only `results` and the test rows of `places` look at test labels.
+labels; only `results`, `gallery` and the test rows of `places` look at test labels.
 """
 import argparse, os
 from dataclasses import replace
@@ -207,7 +208,7 @@ class Repaired(Model):
 REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection')
 
 def repaired(b, repair, steps, n):
-    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
+    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 50 steps)."
     from fsic_nb.data import select
     from fsic_nb.refine import principal
     from fsic_nb.train import train_step
@@ -224,7 +225,7 @@ def repaired(b, repair, steps, n):
     schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
     for step in range(steps):
         train_step(model, opt, load(b.store, b.g, [eps[step]]), schedule.at(step), 0, step)
-        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
+        if (step+1)%50==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
     return model, curve
 
 def exchanged(model, what):
@@ -238,7 +239,7 @@ def exchanged(model, what):
 
 @torch.no_grad()
 def moved(b, model, n):
-    "How far prototypes move (1 - cosine) when pictures or words are exchanged; their cosine to the word; the attention's entropy."
+    "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy."
     from fsic_nb.embed import Features, Support
     out = []
     for k in SHOTS:
@@ -247,12 +248,13 @@ def moved(b, model, n):
             s, _, _ = load(b.store, b.g, [eps[e]])
             P, v, t = model.prototypes(s)
             far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
+            apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
             x, q = model.interact.norm(model.interact.place(s.x.locals)), model.interact.norm(t)
             a = model.interact.word_attention.attend.weights(q[0, :, None].expand(-1, x.shape[1], -1), x[0], torch.ones(x.shape[1:3], dtype=torch.bool))
             entropy = -(a*a.clamp_min(1e-12).log()).sum(-1).mean().item()/np.log(x.shape[-2])
-            out.append(dict(pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
+            out.append(dict(apart=apart.sum().item()/(P.shape[-2]*(P.shape[-2]-1)), pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
                             cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
-    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
+    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('apart', 'pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
 
 def collapse(b, n):
     "Everything 24_collapse shows."
@@ -298,9 +300,34 @@ def places(b, n):
     return dict(rows=rows, size=size, size_part='val', size_shots=5)
 
 
+@torch.no_grad()
+def gallery(b):
+    "figures/gallery.png: the supports of one test episode where the kept places are most and least right."
+    import matplotlib.pyplot as plt
+    from fsic_nb.show import save_figure, show_places, style
+    style()
+    ep, trace, rows = b.episodes('test', 5)[0], [], (('most right', slice(-1, -4, -1)), ('least right', slice(0, 3)))
+    s, _, _ = load(b.store, b.g, [ep])
+    b.fit('refined').prototypes(s, trace)
+    cover, kept = b.scenes.coverage(ep.support, ep.labels, b.store.grid), helps(trace[-1][1][0]).numpy()
+    pairs = np.argwhere(ep.y)
+    precision = np.array([(kept[j, i]&(cover[j, i]>=.25)).sum()/kept[j, i].sum() for j, i in pairs])
+    order = np.argsort(precision, kind='stable')
+    fig, axs = plt.subplots(2, 3, figsize=(6, 4.5), dpi=75)
+    for axes, (name, best) in zip(axs, rows):
+        for ax, k in zip(axes, order[best]):
+            j, i = pairs[k]
+            label = b.images.names[ep.labels[i]]
+            show_places(b.images.paths[ep.support[j]], ax=ax, keep=kept[j, i], truth=b.scenes.masks(ep.support[j])[label], title=f'{label}: {100*precision[k]:.0f} % right')
+        axes[0].text(-.06, .5, name, rotation=90, va='center', ha='right', transform=axes[0].transAxes)
+    fig.tight_layout()
+    save_figure(fig, results_folder.parents[1]/'figures'/'gallery.png', dpi=75)
+    say(f'figures/gallery.png written; {len(pairs)} pairs, {(precision==0).sum()} with no right place, median precision {np.median(precision):.2f}')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places'])
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places', 'gallery'])
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
@@ -309,6 +336,7 @@ def main():
     keep_memory()
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
     b = Bench(a.data, a.root)
+    if a.what=='gallery': return gallery(b)
     n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
     made = dict(results=results, parts=parts, labels=labels, collapse=collapse, places=places).get(a.what)
     rows = dict(ablation=ablation, tuning=tuning)[a.what](b, n, a.steps) if made is None else made(b, n)
