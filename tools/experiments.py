@@ -268,7 +268,7 @@ def collapse(b, n, steps):
     repairs = []
     for repair in REPAIRS:
         model, curve = repaired(b, repair, steps, n)
-        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), curve=curve))
+        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(b, model.eval(), 5), curve=curve))
         say((repair, curve[-1]))
     return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
 
