@@ -53,3 +53,50 @@ def test_summary_is_paired():
     r = {k: np.array([.5, .6, .7]) for k in experiments.SHOTS}
     row = experiments.summary(r, {k: v-.1 for k,v in r.items()})
     assert row['map1']==60 and row['diff5']==10 and row['diff_ci5']==pytest.approx(0, abs=1e-9)
+
+
+@pytest.fixture(scope='module')
+def bench():
+    "A bench on the small set of scenes."
+    from fsic_nb.cli import prepare
+    b = object.__new__(experiments.Bench)
+    b.data = 'scenes'
+    b.images, b.split, b.store, b.g, b.scenes = prepare('scenes', quick=True, say=lambda s: None)
+    return b
+
+
+@pytest.mark.parametrize('repair', experiments.REPAIRS)
+def test_every_repair_trains(bench, repair):
+    model, curve = experiments.repaired(bench, repair, 2, 2)
+    assert model.repair==repair and curve==[] and all(torch.isfinite(p).all() for p in model.parameters())
+    W = model.embed.visual.weight
+    principal = torch.allclose(W@W.T, torch.eye(len(W)), atol=1e-3)      # orthonormal rows: principal directions, untouched by training
+    assert principal==('frozen' in repair) and W.requires_grad!=('frozen' in repair)
+
+
+def test_what_moves_prototypes(bench):
+    found = {}
+    for repair, weight in (('as written', 0.), ('residual', 5.)):        # a residual so long that pictures are all there is
+        model, _ = experiments.repaired(bench, repair, 1, 2)
+        model.weight.data.fill_(weight)
+        found[repair] = experiments.moved(bench, model.eval(), 1)
+    assert [r['shots'] for r in found['residual']]==list(experiments.SHOTS)
+    for r in found['residual']: assert r['words']<.01 and r['pictures']>10*r['words']
+    for r in sum(found.values(), []): assert 0<r['entropy']<=1 and 0<r['apart']<2 and -1<=r['cosine']<=1
+
+
+def test_the_curve_is_measured_every_hundred_steps(bench, monkeypatch):
+    import fsic_nb.train
+    monkeypatch.setattr(fsic_nb.train, 'train_step', lambda *a: 0.)
+    monkeypatch.setattr(bench, 'score', lambda methods, part, n: {'m': {k: np.array([.5, .6]) for k in experiments.SHOTS}}, raising=False)
+    _, curve = experiments.repaired(bench, 'as written', 200, 2)
+    assert [c['step'] for c in curve]==[100, 200] and curve[0]['map1']==55
+
+
+def test_labels_are_cut_by_tasks(bench, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, 'plan', lambda m: experiments.argparse.Namespace(schedule=experiments.Schedule()), raising=False)
+    monkeypatch.setattr(bench, 'fit', lambda m, split, schedule: asked.append((m, len(split.train), schedule.steps)), raising=False)
+    monkeypatch.setattr(bench, 'score', lambda methods, part, n: {next(iter(methods)): {k: np.array([.5, .6]) for k in experiments.SHOTS}}, raising=False)
+    rows = experiments.labels(bench, 2)
+    assert [r['base_labels'] for r in rows[::2]]==[16, 80, 400] and asked[0]==('wagp', 1, 500) and asked[1]==('refined', 1, 120)

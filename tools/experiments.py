@@ -6,7 +6,7 @@
     python tools/experiments.py ablation [--data voc --root DIR]  every part of the refined model, on validation labels
     python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
     python tools/experiments.py labels                          the number of base labels
-    python tools/experiments.py collapse                        swapped pictures, shuffled words, and five small repairs
+    python tools/experiments.py collapse                        swapped pictures, shuffled words, and six small repairs
     python tools/experiments.py places                          where the kept places lie, by size of the object
     python tools/experiments.py gallery                         figures/gallery.png: kept places, right and wrong
 
@@ -196,7 +196,7 @@ def labels(b, n):
     rows = []
     for tasks in (1, 5, 25):
         split = replace(b.split, train=b.split.train[:tasks], name=f'{b.split.name}, {tasks} tasks')
-        for method, steps in (('wagp', 200), ('refined', 120)):
+        for method, steps in (('wagp', 500), ('refined', 120)):
             p = b.plan(method)
             model = b.fit(method, split=split, schedule=replace(p.schedule, steps=steps))
             rows.append(dict(method=method, base_labels=16*tasks, part='val', episodes=n, steps=steps, seed=0, **summary(b.score({method: model}, 'val', n)[method])))
@@ -217,13 +217,14 @@ class Repaired(Model):
         v, t = self.embed(support.x, support.g)
         if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
         P = self.interact(support.x.locals, support.y, v, t)
-        if self.repair=='residual': P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
+        if self.repair.startswith('residual'): P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
         return P, v, t
 
-REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection')
+REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection',
+           'residual and frozen projection')
 
 def repaired(b, repair, steps, n):
-    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 50 steps)."
+    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
     from fsic_nb.data import select
     from fsic_nb.refine import principal
     from fsic_nb.train import train_step
@@ -231,8 +232,9 @@ def repaired(b, repair, steps, n):
     model = Repaired(Config(b.store.channels, b.g.shape[1], prototype='wagp'))
     model.repair = repair
     eps = b.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
+    # five shots of all 16 labels would need more pictures than a training task has
     if repair.startswith('five'): eps = Episodes(b.images, b.split, 'train', shots=5, queries=2, ways=8, seed=0)
-    if repair.startswith('frozen'):
+    if 'frozen' in repair:
         ids = np.unique(np.concatenate([select(b.images, t) for t in b.split.tasks('train')]))
         visual = model.embed.visual.requires_grad_(False)
         for p, v in zip((visual.weight, visual.bias), principal(b.store, ids, model.cfg.dim)): p.data.copy_(v)
@@ -240,7 +242,7 @@ def repaired(b, repair, steps, n):
     schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
     for step in range(steps):
         train_step(model, opt, load(b.store, b.g, [eps[step]]), schedule.at(step), 0, step)
-        if (step+1)%50==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
+        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
     return model, curve
 
 def exchanged(model, what):
@@ -254,7 +256,7 @@ def exchanged(model, what):
 
 @torch.no_grad()
 def moved(b, model, n):
-    "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy."
+    "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy over the places of the positives (1: it looks everywhere alike)."
     from fsic_nb.embed import Features, Support
     out = []
     for k in SHOTS:
@@ -266,12 +268,12 @@ def moved(b, model, n):
             apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
             x, q = model.interact.norm(model.interact.place(s.x.locals)), model.interact.norm(t)
             a = model.interact.word_attention.attend.weights(q[0, :, None].expand(-1, x.shape[1], -1), x[0], torch.ones(x.shape[1:3], dtype=torch.bool))
-            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1).mean().item()/np.log(x.shape[-2])
+            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1)[s.y[0].T].mean().item()/np.log(x.shape[-2])
             out.append(dict(apart=apart.sum().item()/(P.shape[-2]*(P.shape[-2]-1)), pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
                             cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
     return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('apart', 'pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
 
-def collapse(b, n):
+def collapse(b, n, steps):
     "Everything 24_collapse shows."
     wagp, paper, refined = b.fit('wagp'), b.fit('paper'), b.fit('refined')
     from fsic_nb.prototypes import simpleshot
@@ -280,10 +282,10 @@ def collapse(b, n):
     say(probe)
     repairs = []
     for repair in REPAIRS:
-        model, curve = repaired(b, repair, 200, n)
-        repairs.append(dict(repair=repair, curve=curve))
+        model, curve = repaired(b, repair, steps, n)
+        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(b, model.eval(), 5), curve=curve))
         say((repair, curve[-1]))
-    return dict(part='val', episodes=n, seed=0, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
+    return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
 
 
 # --- where the kept places lie ---------------------------------------------------------------------------------------------------
@@ -346,15 +348,15 @@ def main():
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
-    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model; voc: 0 takes them as they begin')
+    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated or repaired model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
     keep_memory()
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
     b = Bench(a.data, a.root)
     if a.what=='gallery': return gallery(b)
     n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
-    made = dict(results=results, parts=parts, labels=labels, collapse=collapse, places=places).get(a.what)
-    rows = dict(ablation=ablation, tuning=tuning)[a.what](b, n, a.steps) if made is None else made(b, n)
+    made = dict(results=results, parts=parts, labels=labels, places=places).get(a.what)
+    rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](b, n, a.steps) if made is None else made(b, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
     write_json(results_folder/f'{name}.json', rows)
     say(f'data/results/{name}.json written')
