@@ -24,11 +24,12 @@ from torch.nn.utils import parameters_to_vector
 from fastcore.basics import patch
 from fastcore.script import call_parse, store_true
 from .core import FsicError, progress, rng
-from .data import ImageSet, LabelSplit, VOC_SPLIT, read_coco, read_voc
+from .data import ImageSet, LabelSplit, VOC_SPLIT, read_voc
 from .embed import Features, Support
 from .episodes import Episode, Episodes
 from .features import Backbone, Transform, _wrap, network, open_rgb, places
 from .model import Config, Configuration
+from .readers import read_coco
 from .train import PAPER, Schedule, _milestone, _open_log, _resume, begin, load_model, read_tensors, validator
 from .words import label_vectors, load_words
 
