@@ -643,6 +643,7 @@ def coco_episodes(
         out = short[1] if short else min(names, key=count.get)
         names,few = [x for x in names if x!=out],True
 
+# %% ../nbs/31_cli.ipynb #b2e38774
 def scored_episodes(
     data:str,   # 'scenes', 'voc' or 'coco'
     images,     # `ImageSet`
@@ -713,7 +714,9 @@ def setup_of(
     protocol:str='', # another filter
 )->Setup:
     "What the runs say about how these data are used."
+    if data=='scenes' and (split or protocol): raise FsicError('--split and --protocol: scenes have their own; leave them out.')
     cell = next((r['cell'] for r in runs if 'cell' in r), None)
+    if data=='coco' and protocol and not split and not cell: raise FsicError('--protocol on coco needs --split, such as coco_52_12_16.')
     if not cell: return Setup(split, protocol)
     mine,bb = cell['data']==data,cell['backbone']
     if is_tuned(run := next(r for r in runs if 'cell' in r)):

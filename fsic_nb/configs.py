@@ -177,9 +177,9 @@ def tuned_config(
 # %% ../nbs/30_configs.ipynb #182e9ee5
 _PUBLISHED = {('voc', 1): 62.9, ('voc', 5): 71.7, ('coco', 1): 64.2, ('coco', 5): 73.9} # the paper's own method, mAP %
 SETS = dict(voc=('voc', 'strict'), coco=('coco_52_12_16', 'strict'), nuswide=('nuswide_65_16', 'masked'), imaterialist=('frequency_65_15_40', 'masked')) # split and filter
-_SOURCE = ('Yan et al., arXiv 2412.13732, as a later table quotes it; their test labels, strict filter, all labels of the split in each of 200 episodes; '
-           'that table mixes the protocols of its rows')
-_UNKNOWN = dict(voc='[?] the validation labels: our choice among the 14 base labels', coco='', nuswide="[?] split and filter: the paper's are not known, these are public ones",
+_SOURCE = ('Yan et al., arXiv 2412.13732, as a later table quotes it; their test labels, all of them in each of 200 episodes, {}; that table mixes the protocols of its rows')
+_FILTER = dict(voc='filter not known', coco='strict filter as in the released code')
+_UNKNOWN = dict(voc='[?] the validation labels: our choice among the 14 base labels; the filter: strict, as in the released code for COCO', coco='', nuswide="[?] split and filter: the paper's are not known, these are public ones",
                 imaterialist="[?] split and filter: the paper's are not known; labels by falling frequency")
 
 def tuned_cell(data:str, shots:int, method:str)->Cell:
@@ -187,7 +187,7 @@ def tuned_cell(data:str, shots:int, method:str)->Cell:
     split,protocol = SETS[data]
     known = method=='paper' and (data, shots) in _PUBLISHED
     return Cell(f'{data}_{shots}shot_resnet101_{method}', data, split, shots, method, 'resnet101', protocol, train_shots=shots, max_images=72 if data=='voc' else 64, # all of a VOC episode
-                published=_PUBLISHED[data, shots] if known else None, source=_SOURCE if known else '')
+                published=_PUBLISHED[data, shots] if known else None, source=_SOURCE.format(_FILTER[data]) if known else '')
 
 def frozen_cell(shots:int, method:str)->Cell:
     "A cell that a laptop can run."

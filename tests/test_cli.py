@@ -96,7 +96,7 @@ def run_cli(f, args):
     (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),
     (['--method', 'refined', '--data', 'coco', '--root', '.'], 'refined: nothing is trained on coco; name a run of refined'),
     (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
-    (['--data', 'imagenet'], "'folder' or 'csv'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--data', 'csv', '--root', '.'], '--data csv needs --split'), (['--out', 'full'], '--out full: no file can be written there'),
+    (['--data', 'imagenet'], "'folder' or 'csv'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--data', 'csv', '--root', '.', '--method', 'protonet'], '--data csv needs --split'), (['--out', 'full'], '--out full: no file can be written there'),
     (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1')])
 def test_evaluate_errors(args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
