@@ -24,8 +24,8 @@ RECIPES = dict(
     wagp     = dict(kinds=[dict(shots=1)], schedule=dict(steps=500, warmup=50, every=100), quick=dict(steps=40, warmup=10)),
     paper    = dict(kinds=[dict(shots=1)], schedule=dict(steps=100, warmup=20, every=50), quick=dict(steps=10, warmup=5)),
     refined  = dict(kinds=[dict(shots=1), dict(shots=5, queries=2, ways=8)],
-                    schedule=dict(steps=400, lr=2e-3, warmup=20, every=100, decay=True), quick=dict(steps=60, lr=2e-3, warmup=20, decay=True),
-                    photos=dict(kinds=[dict(shots=1), dict(shots=5)], schedule=dict(steps=100, lr=1e-4, warmup=20, every=50, decay=True),
+                    schedule=dict(steps=300, lr=2e-3, warmup=20, every=100, decay=True), quick=dict(steps=60, lr=2e-3, warmup=20, decay=True),
+                    photos=dict(kinds=[dict(shots=1), dict(shots=5)], schedule=dict(steps=40, lr=1e-4, warmup=10, every=20, decay=True),
                                 quick=dict(steps=20, lr=1e-4, warmup=10, decay=True))),
     relation = dict(kinds=[dict(shots=1)], schedule=dict(steps=800, lr=1e-3, warmup=50, every=100), quick=dict(steps=60, lr=1e-3, warmup=20)),
     laso     = dict(kinds=[dict(shots=1)], schedule=dict(steps=500, lr=1e-3, warmup=50, every=100), quick=dict(steps=40, lr=1e-3, warmup=10)))

@@ -24,12 +24,13 @@ from torch.nn.utils import parameters_to_vector
 from fastcore.basics import patch
 from fastcore.script import call_parse, store_true
 from .core import FsicError, progress, rng
-from .data import ImageSet, LabelSplit, VOC_SPLIT, read_voc
+from .data import ImageSet, LabelSplit, VOC_SPLIT
 from .embed import Features, Support
 from .episodes import Episode, Episodes
-from .features import Backbone, Transform, _wrap, network, open_rgb, places
+from .features import Backbone, Transform, _wrap, network, places
 from .model import Config, Configuration
-from .readers import read_coco
+from .pictures import open_rgb
+from .readers import read
 from .train import PAPER, Schedule, _milestone, _open_log, _resume, begin, load_model, read_tensors, validator
 from .words import label_vectors, load_words
 
@@ -401,7 +402,7 @@ def read_pictures(
     "The pictures and the split of `python -m fsic_nb.finetune`."
     if data not in ('voc', 'coco') or not root: raise FsicError(f"--data {data}, --root {root}: give 'voc' or 'coco', and the folder it lies in.")
     if data=='coco' and not split: raise FsicError('--data coco needs --split, a JSON file with the labels of train, val and test.')
-    images = dict(voc=read_voc, coco=read_coco)[data](root)
+    images = read(data, root)
     return images,(LabelSplit.from_json(split) if split else VOC_SPLIT).restrict(images, need)[0]
 
 def validation_of(

@@ -100,7 +100,7 @@ class Vocabulary(nn.Module):
         return (z.log_softmax(-1)/2).exp()-self.mean
 
 class Places(nn.Module):
-    "A projection with a residual network that begins as zero; beside it the vocabulary, where there is one."
+    "A projection with a residual network that begins as zero, or beside the vocabulary a projection alone, neither of which learns."
     def __init__(self,
         channels:int,  # C
         dim:int,       # of the projection
@@ -108,15 +108,15 @@ class Places(nn.Module):
     ):
         super().__init__()
         self.proj,self.vocabulary = nn.Linear(channels, dim),Vocabulary(channels, classes) if classes else None
-        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        nn.init.zeros_(self.mlp[-1].weight); nn.init.zeros_(self.mlp[-1].bias)
+        if classes: self.requires_grad_(False)
+        self.mlp = None if classes else nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        if self.mlp: nn.init.zeros_(self.mlp[-1].weight); nn.init.zeros_(self.mlp[-1].bias)
 
     def forward(self,
         f:Tensor, # local features (..., C)
     )->Tensor: # (..., D), D = dim + classes
         x = self.proj(f)
-        x = x+self.mlp(x)
-        return torch.cat([x, self.vocabulary(f)], -1) if self.vocabulary else x
+        return torch.cat([x, self.vocabulary(f)], -1) if self.vocabulary else x+self.mlp(x)
 
 
 # %% ../nbs/15_refine.ipynb #4225f5f9
@@ -150,7 +150,9 @@ class Refined(nn.Module):
         self.cfg,R = cfg,cfg.rounds+1
         self.places = Places(cfg.channels, cfg.dim, cfg.classes)
         self.word = nn.Linear(cfg.words, cfg.dim+cfg.classes)
-        few = cfg.classes>0    # where to begin; chosen on validation labels
+        few = cfg.classes>0    # few training labels: the space and the words stay as they begin, only the dials learn
+        self.word.requires_grad_(not few)
+        # where to begin; chosen on validation labels
         self.beta,self.lam,self.hard = Dial(10., R),Dial(.3 if few else .1, R),Dial(4., R)
         self.others,self.mean,self.prior = Dial(30. if few else 10., R),Dial(1. if few else .2, R),Dial(.1, R)
         self.first,self.sharp,self.whole,self.scale = Dial(.25),Dial(10. if few else 16.),Dial(.5 if few else .3),Dial(10.)

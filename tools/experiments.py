@@ -6,11 +6,12 @@
     python tools/experiments.py ablation [--data voc --root DIR]  every part of the refined model, on validation labels
     python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
     python tools/experiments.py labels                          the number of base labels
-    python tools/experiments.py collapse                        swapped pictures, shuffled words, and five small repairs
+    python tools/experiments.py collapse                        swapped pictures, shuffled words, and six small repairs
     python tools/experiments.py places                          where the kept places lie, by size of the object
+    python tools/experiments.py gallery                         figures/gallery.png: kept places, right and wrong
 
 A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
-labels; only `results` and the test rows of `places` look at test labels.
+labels; only `results`, `gallery` and the test rows of `places` look at test labels.
 """
 import argparse, os
 from dataclasses import replace
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fsic_nb import baselines
-from fsic_nb.cli import QUERIES, SHOTS, keep_memory, plan, prepare, train_mean, trained
+from fsic_nb.cli import QUERIES, SHOTS, keep_memory, plan, prepare, refined_start, train_mean, trained
 from fsic_nb.core import rng, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.episodes import Episodes
@@ -111,7 +112,7 @@ def judge(b):
 def tuning(b, n, steps):
     "The learning rate, and how long, on validation labels."
     p, score, rows = b.plan('refined'), judge(b), []
-    for lr in ((1e-3, 2e-3, 4e-3) if b.data=='scenes' else (0., 1e-4, 3e-4)):
+    for lr in ((1e-3, 2e-3, 4e-3) if b.data=='scenes' else (0., 1e-4, 1e-3)):
         r = score(p.cfg, replace(p.schedule, steps=steps, lr=lr), n)
         rows.append(dict(lr=lr, data=b.data, part='val', episodes=n, steps=steps, seed=0, **summary(r)))
         say(rows[-1])
@@ -129,21 +130,36 @@ def ablation(b, n, steps):
         say(rows[-1])
     return rows
 
+class Encoded:
+    "A store of places that are encoded already, for a model whose space does not learn."
+    def __init__(self, b, model):
+        with torch.no_grad(): self.x = torch.cat([model.places(b.store[np.arange(i, min(i+256, len(b.images)))]) for i in range(0, len(b.images), 256)])
+    def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
+    def mean_of(self, ids): return None
+
 def folds(b):
     "Photographs have too few base labels for one validation task: three folds of labels, each held out of training once."
     from fsic_nb.metrics import average_precision
     hold = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
     every, rest = [x for h in hold for x in h], ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
     whole = LabelSplit('voc, base labels', train=['cat'], val=every, test=['dog'])
+    known = {}
+    def one(split, cfg, schedule):
+        if schedule.steps: model = b.fit('refined', split=split, cfg=cfg, schedule=schedule)
+        else: model = refined_start(cfg, b.images, split, b.store, b.g).eval()
+        key = (split.name, cfg.classes)                      # beside a vocabulary nothing of the space learns
+        if not cfg.classes or key not in known: known[key] = Encoded(b, model)
+        model.places = torch.nn.Identity()
+        return model, known[key]
     def score(cfg, schedule, n):
         out = {k: np.zeros((n, len(every))) for k in SHOTS}
         for h in hold:
             split = LabelSplit(f'voc, {h[0]} fold', train=[x for x in every if x not in h]+rest, val=h, test=['dog'])
-            model, cols = b.fit('refined', split=split, cfg=cfg, schedule=schedule), [every.index(x) for x in h]
+            (model, store), cols = one(split, cfg, schedule), [every.index(x) for x in h]
             for k in SHOTS:
                 eps = Episodes(b.images, whole, 'val', shots=k, queries=QUERIES, seed=0)
                 for i in range(0, n, 4):
-                    support, query, y = load(b.store, b.g, [eps[e] for e in range(i, min(i+4, n))])
+                    support, query, y = load(store, b.g, [eps[e] for e in range(i, min(i+4, n))])
                     with torch.no_grad(): ap = average_precision(model(support)(query).mT.contiguous(), y.mT.contiguous())
                     out[k][i:i+len(ap)][:, cols] = ap[:, cols]
         return {k: np.nanmean(v, 1) for k, v in out.items()}
@@ -180,7 +196,7 @@ def labels(b, n):
     rows = []
     for tasks in (1, 5, 25):
         split = replace(b.split, train=b.split.train[:tasks], name=f'{b.split.name}, {tasks} tasks')
-        for method, steps in (('wagp', 200), ('refined', 120)):
+        for method, steps in (('wagp', 500), ('refined', 120)):
             p = b.plan(method)
             model = b.fit(method, split=split, schedule=replace(p.schedule, steps=steps))
             rows.append(dict(method=method, base_labels=16*tasks, part='val', episodes=n, steps=steps, seed=0, **summary(b.score({method: model}, 'val', n)[method])))
@@ -201,10 +217,11 @@ class Repaired(Model):
         v, t = self.embed(support.x, support.g)
         if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
         P = self.interact(support.x.locals, support.y, v, t)
-        if self.repair=='residual': P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
+        if self.repair.startswith('residual'): P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
         return P, v, t
 
-REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection')
+REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection',
+           'residual and frozen projection')
 
 def repaired(b, repair, steps, n):
     "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
@@ -215,8 +232,9 @@ def repaired(b, repair, steps, n):
     model = Repaired(Config(b.store.channels, b.g.shape[1], prototype='wagp'))
     model.repair = repair
     eps = b.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
+    # five shots of all 16 labels would need more pictures than a training task has
     if repair.startswith('five'): eps = Episodes(b.images, b.split, 'train', shots=5, queries=2, ways=8, seed=0)
-    if repair.startswith('frozen'):
+    if 'frozen' in repair:
         ids = np.unique(np.concatenate([select(b.images, t) for t in b.split.tasks('train')]))
         visual = model.embed.visual.requires_grad_(False)
         for p, v in zip((visual.weight, visual.bias), principal(b.store, ids, model.cfg.dim)): p.data.copy_(v)
@@ -238,7 +256,7 @@ def exchanged(model, what):
 
 @torch.no_grad()
 def moved(b, model, n):
-    "How far prototypes move (1 - cosine) when pictures or words are exchanged; their cosine to the word; the attention's entropy."
+    "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy over the places of the positives (1: it looks everywhere alike)."
     from fsic_nb.embed import Features, Support
     out = []
     for k in SHOTS:
@@ -247,14 +265,15 @@ def moved(b, model, n):
             s, _, _ = load(b.store, b.g, [eps[e]])
             P, v, t = model.prototypes(s)
             far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
+            apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
             x, q = model.interact.norm(model.interact.place(s.x.locals)), model.interact.norm(t)
             a = model.interact.word_attention.attend.weights(q[0, :, None].expand(-1, x.shape[1], -1), x[0], torch.ones(x.shape[1:3], dtype=torch.bool))
-            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1).mean().item()/np.log(x.shape[-2])
-            out.append(dict(pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
+            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1)[s.y[0].T].mean().item()/np.log(x.shape[-2])
+            out.append(dict(apart=apart.sum().item()/(P.shape[-2]*(P.shape[-2]-1)), pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
                             cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
-    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
+    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('apart', 'pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
 
-def collapse(b, n):
+def collapse(b, n, steps):
     "Everything 24_collapse shows."
     wagp, paper, refined = b.fit('wagp'), b.fit('paper'), b.fit('refined')
     from fsic_nb.prototypes import simpleshot
@@ -263,10 +282,10 @@ def collapse(b, n):
     say(probe)
     repairs = []
     for repair in REPAIRS:
-        model, curve = repaired(b, repair, 200, n)
-        repairs.append(dict(repair=repair, curve=curve))
+        model, curve = repaired(b, repair, steps, n)
+        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(b, model.eval(), 5), curve=curve))
         say((repair, curve[-1]))
-    return dict(part='val', episodes=n, seed=0, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
+    return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
 
 
 # --- where the kept places lie ---------------------------------------------------------------------------------------------------
@@ -298,20 +317,46 @@ def places(b, n):
     return dict(rows=rows, size=size, size_part='val', size_shots=5)
 
 
+@torch.no_grad()
+def gallery(b):
+    "figures/gallery.png: the supports of one test episode where the kept places are most and least right."
+    import matplotlib.pyplot as plt
+    from fsic_nb.show import save_figure, show_places, style
+    style()
+    ep, trace, rows = b.episodes('test', 5)[0], [], (('most right', slice(-1, -4, -1)), ('least right', slice(0, 3)))
+    s, _, _ = load(b.store, b.g, [ep])
+    b.fit('refined').prototypes(s, trace)
+    cover, kept = b.scenes.coverage(ep.support, ep.labels, b.store.grid), helps(trace[-1][1][0]).numpy()
+    pairs = np.argwhere(ep.y)
+    precision = np.array([(kept[j, i]&(cover[j, i]>=.25)).sum()/kept[j, i].sum() for j, i in pairs])
+    order = np.argsort(precision, kind='stable')
+    fig, axs = plt.subplots(2, 3, figsize=(6, 4.5), dpi=75)
+    for axes, (name, best) in zip(axs, rows):
+        for ax, k in zip(axes, order[best]):
+            j, i = pairs[k]
+            label = b.images.names[ep.labels[i]]
+            show_places(b.images.paths[ep.support[j]], ax=ax, keep=kept[j, i], truth=b.scenes.masks(ep.support[j])[label], title=f'{label}: {100*precision[k]:.0f} % right')
+        axes[0].text(-.06, .5, name, rotation=90, va='center', ha='right', transform=axes[0].transAxes)
+    fig.tight_layout()
+    save_figure(fig, results_folder.parents[1]/'figures'/'gallery.png', dpi=75)
+    say(f'figures/gallery.png written; {len(pairs)} pairs, {(precision==0).sum()} with no right place, median precision {np.median(precision):.2f}')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places'])
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places', 'gallery'])
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
-    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model')
+    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated or repaired model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
     keep_memory()
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
     b = Bench(a.data, a.root)
+    if a.what=='gallery': return gallery(b)
     n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
-    made = dict(results=results, parts=parts, labels=labels, collapse=collapse, places=places).get(a.what)
-    rows = dict(ablation=ablation, tuning=tuning)[a.what](b, n, a.steps) if made is None else made(b, n)
+    made = dict(results=results, parts=parts, labels=labels, places=places).get(a.what)
+    rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](b, n, a.steps) if made is None else made(b, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
     write_json(results_folder/f'{name}.json', rows)
     say(f'data/results/{name}.json written')
