@@ -698,7 +698,11 @@ def say_seen(
     if both:=seen(run, split): say(f'          {run["path"]}: {len(both)} test labels are not unseen, it was trained or chosen on them: {", ".join(both)}')
 
 # %% ../nbs/31_cli.ipynb #86d7f50a
-def is_tuned(run:dict)->bool: return run.get('cell', {}).get('mode')=='finetuned'
+def is_tuned(
+    run:dict, # from `read_run`
+)->bool:
+    "Was the network trained, too?"
+    return run.get('cell', {}).get('mode')=='finetuned'
 
 def check_alone(runs:list, names:list):
     "A fine-tuned run has features of its own."

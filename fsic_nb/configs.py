@@ -55,7 +55,9 @@ class Cell:
     source:str = ''     # who published it, under which protocol
 
     @property
-    def steps(self)->Schedule: return PAPER if self.schedule=='paper' else self.schedule
+    def steps(self)->Schedule:
+        "The schedule of a fine-tuned cell."
+        return PAPER if self.schedule=='paper' else self.schedule
 
 # %% ../nbs/30_configs.ipynb #3e75dfd5
 def _fits(v, t)->bool:
