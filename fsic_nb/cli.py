@@ -523,7 +523,11 @@ def tune(
     peers.destroy_process_group()
     return model if main else None
 
-def about_tuned(cell, split, seed:int)->dict:
+def about_tuned(
+    cell,     # a fine-tuned `Cell`
+    split,    # `LabelSplit`
+    seed:int, # of episodes, weights and dropout
+)->dict: # what JSON can hold
     "`about_run` of a cell that is fine-tuned."
     return dict(**cell_of(cell), method=cell.method, data=cell.data, split=split.name, split_fingerprint=split.fingerprint(), train=split.labels('train'),
                 val=split.labels('val'), backbone=f'{cell.backbone}-tuned', weights=cell.weights, seed=seed, quick=False)

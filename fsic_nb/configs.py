@@ -184,14 +184,21 @@ _FILTER = dict(voc='filter not known', coco='strict filter as in the released co
 _UNKNOWN = dict(voc='[?] the validation labels: our choice among the 14 base labels; the filter: strict, as in the released code for COCO', coco='', nuswide="[?] split and filter: the paper's are not known, these are public ones",
                 imaterialist="[?] split and filter: the paper's are not known; labels by falling frequency")
 
-def tuned_cell(data:str, shots:int, method:str)->Cell:
+def tuned_cell(
+    data:str,   # a key of `SETS`
+    shots:int,  # K
+    method:str, # a value of `METHODS`
+)->Cell:
     "A cell of the paper, or of the refined model in its place."
     split,protocol = SETS[data]
     known = method=='paper' and (data, shots) in _PUBLISHED
     return Cell(f'{data}_{shots}shot_resnet101_{method}', data, split, shots, method, 'resnet101', protocol, train_shots=shots, max_images=72 if data=='voc' else 64, # all of a VOC episode
                 published=_PUBLISHED[data, shots] if known else None, source=_SOURCE.format(_FILTER[data]) if known else '')
 
-def frozen_cell(shots:int, method:str)->Cell:
+def frozen_cell(
+    shots:int,  # K
+    method:str, # a value of `METHODS`
+)->Cell:
     "A cell that a laptop can run."
     return Cell(f'voc_{shots}shot_lite0_{method}', 'voc', 'voc', shots, method, 'lite0', mode='frozen', words='glove-50', schedule='recipe')
 
