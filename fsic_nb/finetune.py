@@ -412,11 +412,12 @@ def validation_of(
     g:Tensor,          # word vectors of all labels (C_all, W)
     seed:int=0,        # of the episodes
     max_images:int=64, # at a time
+    protocol:str='strict', # which images may be used, see `select`
 )->Callable|None: # None without validation labels
     "1- and 5-shot episodes of the validation labels, as far as they can be drawn."
     kinds = []
     for shots in (1, 5):
-        with contextlib.suppress(FsicError): kinds.append(Episodes(images, split, 'val', shots=shots, seed=seed))
+        with contextlib.suppress(FsicError): kinds.append(Episodes(images, split, 'val', shots=shots, seed=seed, protocol=protocol))
     return live_validator(kinds, pictures, g, 10, max_images) if kinds else None
 
 # %% ../nbs/21b_finetune.ipynb #6088aa68

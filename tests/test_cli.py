@@ -68,6 +68,7 @@ def test_a_finished_run_is_not_trained_again(run, cache):
                                        (['--method', 'relation', '--out', 'RUN', '--quick'], 'holds another run (method is laso, not relation)'),
                                        (['--method', 'lasso'], 'nearest: laso'), (['--method', 'bcr'], "'bcr' is not trained"),
                                        (['--data', 'coco', '--root', '.'], "'scenes' or 'voc'"), (['--data', 'voc'], 'needs --root'),
+                                       (['--config', 'x.toml', '--method', 'wagp'], 'says method and data itself'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
                                        (['--seed', '-1'], '--seed -1'), (['--out', 'full'], 'is there and is no run')])
 def test_train_errors(run, args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
@@ -95,7 +96,7 @@ def run_cli(f, args):
     (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),
     (['--method', 'refined', '--data', 'coco', '--root', '.'], 'refined: nothing is trained on coco; name a run of refined'),
     (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
-    (['--data', 'nuswide'], "'scenes', 'voc' or 'coco'"), (['--out', 'full'], '--out full: no file can be written there'),
+    (['--data', 'imagenet'], "'folder' or 'csv'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--data', 'csv', '--root', '.', '--method', 'protonet'], '--data csv needs --split'), (['--out', 'full'], '--out full: no file can be written there'),
     (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1')])
 def test_evaluate_errors(args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
