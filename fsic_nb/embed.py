@@ -90,7 +90,7 @@ class _Table:
 class Once:
     "What functions make of images and words, each computed once. To be made anew when weights have changed."
     def __init__(self,
-        store,             # `FeatureStore` of all images
+        store,             # `FeatureStore` of all images, or what has its `[ids]`, `mean_of` and `len`
         g:Tensor,          # word vectors of all labels (C_all, W); everything is computed where they are
         memory:int=2**30,  # bytes to remember of one function
     ):

@@ -6,7 +6,7 @@
 __all__ = ['PAPER', 'load', 'Schedule', 'save_model', 'read_tensors', 'load_model', 'begin', 'train_step', 'train', 'validator']
 
 # %% ../nbs/21_train.ipynb #3591d189
-import json
+import json, sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -190,3 +190,8 @@ def validator(
                 maps.append(episode_metrics(method(support)(query), y)['map'])
         return torch.cat([torch.as_tensor(m) for m in maps]).mean().item()
     return validate
+
+# %% ../nbs/21_train.ipynb #ab159e10
+if __name__=='__main__' and Path(sys.argv[0]).name=='train.py':
+    from fsic_nb.cli import fsic_train
+    fsic_train()

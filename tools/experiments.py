@@ -134,6 +134,7 @@ class Encoded:
     "A store of places that are encoded already, for a model whose space does not learn."
     def __init__(self, b, model):
         with torch.no_grad(): self.x = torch.cat([model.places(b.store[np.arange(i, min(i+256, len(b.images)))]) for i in range(0, len(b.images), 256)])
+    def __len__(self): return len(self.x)
     def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
     def mean_of(self, ids): return None
 
