@@ -579,7 +579,7 @@ def fsic_train(
     elif config: run_cell(config, root, out, seed, say)
     else: learn(method, data, root, out, seed or 0, quick, say=say)
 
-if Path(sys.argv[0]).stem=='fsic_train': sys.argv[1:] = ['--dry_run' if w=='--dry-run' else w for w in sys.argv[1:]]
+if Path(sys.argv[0]).stem in ('fsic_train', 'train'): sys.argv[1:] = ['--dry_run' if w=='--dry-run' else w for w in sys.argv[1:]]
 
 # %% ../nbs/31_cli.ipynb #2c342417
 def read_run(

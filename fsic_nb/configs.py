@@ -322,9 +322,9 @@ class GPU(NamedTuple):
     rate:tuple  # images a second of ResNet-50 training, DeepLearningExamples; None: not published there
 
 GPUS = dict(
-    A100 = GPU((156, 312), (938, 2470)),      # NVIDIA A100 data sheet (TF32; BF16 and FP16); DGX A100 80GB
-    H100 = GPU((494.5, 989.5), (None, None)), # NVIDIA H100 data sheet, SXM: half of 989 and 1,979, which are with sparsity
-    V100 = GPU((15.7, 125), (367, 1200)))     # NVIDIA V100 data sheet, NVLink (FP32; FP16, tensor cores); DGX-1 16GB
+    A100 = GPU((156, 312), (938, 2470)),      # A100 data sheet as others quote it (TF32; BF16 and FP16); DGX A100 80GB
+    H100 = GPU((494.5, 989.5), (None, None)), # H100 data sheet as a reseller copied it, SXM: half of 989 and 1,979, which are with sparsity
+    V100 = GPU((15.7, 125), (367, 1200)))     # NVLink: FP32 as quoted by others, FP16 on NVIDIA developer blog; DGX-1 16GB
 UTILISATION = .35 # assumed share of the peak
 
 def gpu_hours(
