@@ -6,11 +6,13 @@
 __all__ = ['Features', 'Support', 'Once', 'Embed', 'cos_score', 'score', 'cm_loss', 'fit_embed']
 
 # %% ../nbs/10_embed.ipynb #c5c29469
+import contextlib
 from collections.abc import Callable
 import numpy as np
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 # %% ../nbs/10_embed.ipynb #bb252da5
 class Features:
@@ -96,7 +98,7 @@ class Once:
     ):
         def to(fetch): return lambda ids: fetch(ids).to(g.device)
         self.rows = dict(locals=to(store.__getitem__), means=to(store.mean_of), words=lambda ids: g[torch.as_tensor(ids)])
-        self.count,self.memory,self.tables = dict(locals=len(store), means=len(store), words=len(g)),memory,{}
+        self.count,self.memory,self.tables,self.taped = dict(locals=len(store), means=len(store), words=len(g)),memory,{},None
         self.at = lambda i: torch.as_tensor(i).to(g.device)
 
     def __call__(self,
@@ -107,13 +109,34 @@ class Once:
         "`f` of the rows `ids`."
         def make(i): return f(self.rows[of](i))
         different = np.unique(ids)
-        if not torch.is_grad_enabled():
-            if (f, of) not in self.tables: self.tables[f, of] = _Table(make(different[:1]), self.count[of], self.memory)
-            table = self.tables[f, of]
-            if table.learn(different, make): return _pick(table.made, self.at(table.slot[ids]))
-        if len(different)==np.size(ids): return make(ids)
+        if torch.is_grad_enabled(): return self._with_gradient((f, of), make, ids, different)
+        if (f, of) not in self.tables: self.tables[f, of] = _Table(make(different[:1]), self.count[of], self.memory)
+        table = self.tables[f, of]
+        if table.learn(different, make): return _pick(table.made, self.at(table.slot[ids]))
         return _pick(make(different), self.at(np.searchsorted(different, ids)))
 
+# %% ../nbs/10_embed.ipynb #45cfdaea
+@patch
+def _with_gradient(self:Once, key, make, ids, different):
+    "Rows with their graph; remembered while a step lasts."
+    if self.taped is None: return make(ids) if len(different)==np.size(ids) else _pick(make(different), self.at(np.searchsorted(different, ids)))
+    known,made = self.taped.get(key, (different[:0], None))
+    new = np.setdiff1d(different, known)
+    if len(new):
+        known,more = np.concatenate([known, new]),make(new)
+        if made is None: made = more
+        else: made = tuple(map(torch.cat, zip(made, more))) if isinstance(made, tuple) else torch.cat([made, more])
+        self.taped[key] = known,made
+    order = np.argsort(known)
+    return _pick(made, self.at(order[np.searchsorted(known[order], ids)]))
+
+@patch
+@contextlib.contextmanager
+def step(self:Once):
+    "Within the block, what is made with a gradient is shared by all calls; to be used for one step, from the loss to its gradient."
+    self.taped = {}
+    try: yield
+    finally: self.taped = None
 
 # %% ../nbs/10_embed.ipynb #df2851c3
 class Embed(nn.Module):

@@ -6,7 +6,7 @@
 __all__ = ['PAPER', 'load', 'Schedule', 'save_model', 'read_tensors', 'load_model', 'begin', 'train_step', 'train', 'validator']
 
 # %% ../nbs/21_train.ipynb #3591d189
-import json, sys
+import contextlib, json, sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,8 +125,11 @@ def train_step(
     "One step; its dropout is a function of (seed, step)."
     torch.manual_seed(int(rng(seed, 'dropout', step).integers(2**31)))
     for group in opt.param_groups: group['lr'] = lr
-    loss = model.train().loss(*batch)
-    opt.zero_grad(); loss.backward(); opt.step()
+    once = batch[0].x.once
+    with once.step() if once else contextlib.nullcontext():
+        loss = model.train().loss(*batch)
+        opt.zero_grad(); loss.backward()
+    opt.step()
     return loss.item()
 
 def _milestone(run, model, opt, state, step, validate, log):
