@@ -861,12 +861,11 @@ def measure(
 )->dict: # machine, quick, repeats, records, startup, and with `scaling` curves and large_store
     "Everything `fsic_bench` does."
     from unittest.mock import patch
-    from fsic_nb.cli import check_out, keep_memory
+    from fsic_nb.cli import check_out
     if repeats<1: raise FsicError(f'--repeats {repeats}: expected 1 or more; 5 or more for figures to be quoted.')
     names,out = chosen_stages(stages),out and Path(out).expanduser()
     if out: check_out(out)
     import torch
-    keep_memory()
     with tempfile.TemporaryDirectory() as d, patch.dict(os.environ, FSIC_PROGRESS='0'):
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         b = Bench(Path(d), repeats, quick, device, machine_peaks(device, *((8, 128) if quick else ())))
