@@ -37,6 +37,7 @@ def seconds(
     wait()
     return (time.perf_counter()-start)/n
 
+# %% ../nbs/42_speed.ipynb #930180e8
 def ratio(
     ours,            # the library's way
     against,         # the other way
@@ -52,7 +53,7 @@ def ratio(
     return dict(ours_ms=round(float(a), 4), against_ms=round(float(b), 4), ratio=round(float(b/a), 2),
                 range=[round(float(turns.min()), 2), round(float(turns.max()), 2)], repeats=repeats)
 
-# %% ../nbs/42_speed.ipynb #bd4bf7ab
+# %% ../nbs/42_speed.ipynb #7f8b1ff3
 FIELDS = 'stage ours against ours_ms against_ms ratio target equal_to'.split()
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Bench:
         "One of two sizes."
         return quick if self.quick else full
 
+# %% ../nbs/42_speed.ipynb #bca4b832
 def record(b:Bench,
     stage:str,    # what is done, with its sizes
     names:tuple,  # what ours and the other way are called
@@ -82,6 +84,7 @@ def record(b:Bench,
     return dict(stage=stage, ours=names[0], against=names[1], **{k: r[k] for k in ('ours_ms', 'against_ms', 'ratio')},
                 target=target, equal_to=equal_to, range=r['range'], repeats=r['repeats'], **more)
 
+# %% ../nbs/42_speed.ipynb #76c340a0
 def absent(
     stage:str,    # what would have been done
     names:tuple,  # what ours and the other way are called
@@ -99,7 +102,7 @@ def differ(
     "The largest absolute difference, to three digits."
     return float(f'{np.abs(np.asarray(a, dtype=float)-np.asarray(b, dtype=float)).max():.2e}')
 
-# %% ../nbs/42_speed.ipynb #bca4b832
+# %% ../nbs/42_speed.ipynb #eea361e3
 def machine_peaks(
     device:str='cpu',   # or 'cuda'
     megabytes:int=256,  # of the tensor that is copied
@@ -123,7 +126,7 @@ def reach(b:Bench,
     s = row['ours_ms']/1e3
     return dict(row, share=round(max(memory, arithmetic)/s, 3), bound='memory' if memory>arithmetic else 'arithmetic', bandwidth=round(memory/s, 3))
 
-# %% ../nbs/42_speed.ipynb #700e682c
+# %% ../nbs/42_speed.ipynb #eb6a7f0a
 def plain_scores(
     x, # points (n, D)
     t, # prototypes (N, D)
@@ -141,6 +144,7 @@ def plain_loss(
     import torch.nn.functional as F
     return F.binary_cross_entropy_with_logits(plain_scores(v, t), y.to(v.dtype), reduction='none')
 
+# %% ../nbs/42_speed.ipynb #29f12eb4
 def lcm_autograd(
     maps, # (S, h, w, C)
     W,    # weight W_v (D, C)
@@ -163,7 +167,7 @@ def lcm_autograd(
         opt.step()
     return scores.flatten(1)
 
-# %% ../nbs/42_speed.ipynb #02517f67
+# %% ../nbs/42_speed.ipynb #9dc383e4
 def masked_poolings(
     x,    # embedded places (S, L, D)
     bias, # b_v (D,)
@@ -179,7 +183,7 @@ def masked_poolings(
         out.append(plain_loss((x*mask).sum(1)/(L-1)+bias, t, y)-full)
     return torch.stack(out, -1)
 
-# %% ../nbs/42_speed.ipynb #29f12eb4
+# %% ../nbs/42_speed.ipynb #b0884ab2
 def maps_of(b:Bench,
     S:int,   # images
     C:int,   # channels
@@ -203,7 +207,7 @@ def kept_alike(
     n = sum(int((keep(fast)!=keep(slow.to(fast))).sum()) for keep in (keep_literal, keep_share))
     return n or 'identical kept set'
 
-# %% ../nbs/42_speed.ipynb #9cb9b040
+# %% ../nbs/42_speed.ipynb #82392198
 def lcm(b:Bench):
     "Iterated LCM: Gram form against autograd on the maps."
     import torch
@@ -219,6 +223,7 @@ def lcm(b:Bench):
         L,N = 49,len(t)
         yield reach(b, row, maps.nbytes+W.nbytes+8*S*L*(L+N), 2*S*L*C*D+steps*4*S*L*(L+N))
 
+# %% ../nbs/42_speed.ipynb #2e4c5676
 def loo(b:Bench):
     "Exact leave-one-out: closed form against masked poolings."
     from fsic_nb.lcm import leave_one_out
@@ -231,7 +236,7 @@ def loo(b:Bench):
         row = record(b, f'leave-one-out, {S} images', ('closed form', 'a masked pooling per place'), (ours, against), target, differ(ours().cpu(), against().cpu()))
         yield reach(b, row, x.nbytes+4*y.numel()*49, 2*x.numel()*len(t))
 
-# %% ../nbs/42_speed.ipynb #b0884ab2
+# %% ../nbs/42_speed.ipynb #345ad92a
 def plain_attention(
     a, # the attention's layers, a `PlaceAttention`
     q, # query (D,)
@@ -244,6 +249,7 @@ def plain_attention(
     w = (query@key.mT/key.shape[-1]**.5).softmax(-1)
     return a.out((w@value).flatten())
 
+# %% ../nbs/42_speed.ipynb #6eeb584e
 def prototype_loop(
     m,    # a `CrossInteraction` in eval mode
     f,    # local features (S, L, C)
@@ -269,7 +275,7 @@ def prototype_loop(
         out.append(m.word_attention.after(a+m.word_attention.mlp(m.word_attention.before(a))))
     return torch.stack(out)
 
-# %% ../nbs/42_speed.ipynb #82392198
+# %% ../nbs/42_speed.ipynb #90c64e8c
 def prototypes(b:Bench):
     "Prototypes of all labels: batched against a loop over labels."
     import torch
@@ -286,7 +292,7 @@ def prototypes(b:Bench):
     pairs,params = int(y.sum())*49,sum(p.nbytes for p in m.parameters())
     yield reach(b, row, f.nbytes+params, 2*(f.numel()*D+N*D*2*D*64+pairs*D*(2*64+2*16)+49*N*K*2*D*256))
 
-# %% ../nbs/42_speed.ipynb #eef58a56
+# %% ../nbs/42_speed.ipynb #42fefb3d
 SKLEARN = 'map micro_ap macro_p macro_r macro_f1 micro_p micro_r micro_f1'.split()
 
 def sklearn_metrics(
@@ -300,6 +306,7 @@ def sklearn_metrics(
     for a in ('macro', 'micro'): out += precision_recall_fscore_support(y, s>0, average=a, zero_division=0)[:3]
     return out
 
+# %% ../nbs/42_speed.ipynb #2b936eef
 def metrics(b:Bench):
     "AP and F1 of many episodes: exact and batched against scikit-learn per episode."
     import torch
@@ -317,6 +324,7 @@ def metrics(b:Bench):
     row = record(b, f'AP and F1, {E:,} episodes', names, (ours, against), 100, differ(np.stack([got[k] for k in SKLEARN], 1), against()))
     yield reach(b, row, s.nbytes+y.nbytes)
 
+# %% ../nbs/42_speed.ipynb #707cbb5a
 def installed(
     name:str, # of a module
 )->bool:
@@ -325,7 +333,7 @@ def installed(
     try: return find_spec(name) is not None
     except ValueError: return False
 
-# %% ../nbs/42_speed.ipynb #90c64e8c
+# %% ../nbs/42_speed.ipynb #a506b9fa
 def labels_of(
     n:int,          # images
     labels:int,     # labels
@@ -344,10 +352,12 @@ def rows_of(
     r = rng(0, 'rows', int(ids[0]))
     signs = rng(0, 'directions').choice(np.float32([-1, 1]), (y.shape[1], channels))
     x = r.standard_normal((len(ids), places, channels), dtype=np.float32)
-    x += .5*((r.random((len(ids), places, y.shape[1]))<.15)*y[:,None]).astype(np.float32)@signs
+    shows = r.random((len(ids), places, y.shape[1]))<.15
+    shows[np.arange(len(ids)),r.integers(places, size=len(ids))] = True                       # each label at one place at least
+    x += (shows*y[:,None]).astype(np.float32)@signs
     return np.maximum(x, 0).astype(np.float16)
 
-# %% ../nbs/42_speed.ipynb #5efa4b46
+# %% ../nbs/42_speed.ipynb #6b8446da
 def write_store(
     folder:Path,  # to be made
     y:np.ndarray, # labels (n, labels)
@@ -368,6 +378,7 @@ def write_store(
     write_json(folder/'meta.json', dict(key=folder.name, backbone='made-up', weights='made-up', transform={}, precision='fp32', device='cpu',
                                         count=n, grid=list(grid), channels=channels, images='made-up'))
 
+# %% ../nbs/42_speed.ipynb #94987278
 def world_of(
     y:np.ndarray, # labels (n, labels)
 )->tuple: # ImageSet, LabelSplit, word vectors (labels, 50)
@@ -378,6 +389,7 @@ def world_of(
     g = torch.from_numpy(rng(0, 'words').standard_normal((len(names), 50), dtype=np.float32))
     return ImageSet([f'{i}.jpg' for i in range(len(y))], names, y, 'made-up'),LabelSplit('made-up', [], [], names),g
 
+# %% ../nbs/42_speed.ipynb #6e018109
 def world(b:Bench,
     n:int=400,        # images
     labels:int=16,    # labels
@@ -392,7 +404,7 @@ def world(b:Bench,
     images,split,g = world_of(y)
     return images,split,FeatureStore(folder),g
 
-# %% ../nbs/42_speed.ipynb #2b936eef
+# %% ../nbs/42_speed.ipynb #f2f39a16
 def plain_simpleshot(
     centre, # mean feature of the training images (C,)
 ): # a plain method: (f (S, L, C), y (S, N), g (N, W), fq (Q, L, C)) -> logits (Q, N)
@@ -404,6 +416,7 @@ def plain_simpleshot(
         return torch.stack([q@unit(z[y[:,i]].mean(0)) for i in range(len(g))], 1)
     return method
 
+# %% ../nbs/42_speed.ipynb #4e8f8234
 def plain_paper(
     model,      # a `Model` whose prototypes are by cross-interaction
     side:int=7, # places a side
@@ -422,7 +435,7 @@ def plain_paper(
         return torch.cat([plain_scores(v, P[i:i+1]) for i in range(len(g))], 1)
     return method
 
-# %% ../nbs/42_speed.ipynb #7add96cc
+# %% ../nbs/42_speed.ipynb #550675f6
 def plain_refined(
     model, # a `Refined` with the default switches
 ): # a plain method
@@ -441,6 +454,7 @@ def plain_refined(
         return model.scale(one)*torch.stack(out, 1)+10*model.shift
     return method
 
+# %% ../nbs/42_speed.ipynb #ffc69b3f
 def plain_round(
     model, # a `Refined`
     x,     # encoded places, length one (S, L, D)
@@ -467,7 +481,7 @@ def plain_round(
         out.append(p/p.norm())
     return out
 
-# %% ../nbs/42_speed.ipynb #a75f31c9
+# %% ../nbs/42_speed.ipynb #b4686f4d
 def plain_evaluate(
     method,    # a plain method
     episodes,  # `Episodes`
@@ -485,7 +499,7 @@ def plain_evaluate(
             out.append(sklearn_metrics(s, ep.y_query))
     return out
 
-# %% ../nbs/42_speed.ipynb #6b8446da
+# %% ../nbs/42_speed.ipynb #1eccb8cf
 def subjects(b:Bench)->tuple: # ImageSet, LabelSplit, FeatureStore, words, centre, refined model, the paper's model
     "Data and models of the whole evaluation."
     import torch
@@ -498,6 +512,7 @@ def subjects(b:Bench)->tuple: # ImageSet, LabelSplit, FeatureStore, words, centr
     images,split,store,g = world(b, 120, 4, 7, 32)
     return images,split,store,g,store.mean_of(np.arange(len(store))).mean(0),*untrained(store.channels, g.shape[1], 32)
 
+# %% ../nbs/42_speed.ipynb #25aad570
 def untrained(
     channels:int, # C
     words:int,    # W
@@ -519,7 +534,7 @@ def with_lcm(
     other.load_state_dict(model.state_dict())
     return other
 
-# %% ../nbs/42_speed.ipynb #94987278
+# %% ../nbs/42_speed.ipynb #37eba037
 def evaluation(b:Bench):
     "Whole evaluations, metrics included: the library's against a loop over episodes and labels."
     import torch
@@ -541,7 +556,7 @@ def evaluation(b:Bench):
                      differ(ours()['map'][:few], [m[0] for m in against()]), per=(n, few), unit='episode', rate_target=rate)
         yield dict(row, rate=round(1e3/row['ours_ms'], 1))
 
-# %% ../nbs/42_speed.ipynb #1c98294a
+# %% ../nbs/42_speed.ipynb #da6fbee9
 def easy_sampler(
     data,      # easyfsl's `FeaturesDataset`
     ways:int,  # N
@@ -555,6 +570,7 @@ def easy_sampler(
     from easyfsl.samplers import TaskSampler
     with patch.object(Sampler, '__init__', lambda self, data_source=None: None): return TaskSampler(data, ways, shots, queries, n)
 
+# %% ../nbs/42_speed.ipynb #22bbdd9e
 def accuracy_on(
     batches, # lists of image numbers, as easyfsl's sampler gives them
     cls,     # class of every image (n,)
@@ -576,7 +592,7 @@ def accuracy_on(
         right.append(kinds[scores.argmax(-1).numpy()]==cls[q])
     return float(np.mean(right))
 
-# %% ../nbs/42_speed.ipynb #f2f39a16
+# %% ../nbs/42_speed.ipynb #b410a299
 def easy(b:Bench):
     "5-way 5-shot ProtoNet, one label a picture: ours against easyfsl."
     import random, torch
@@ -603,7 +619,7 @@ def easy(b:Bench):
     equal = differ(accuracy_on(list(sampler), cls, store, ways, shots), against())
     yield record(b, stage, names, (ours, against), 3, equal, per=(n, n), unit='episode')
 
-# %% ../nbs/42_speed.ipynb #550675f6
+# %% ../nbs/42_speed.ipynb #4294a646
 def jpegs(
     folder:Path, # to write into
     n:int,       # files
@@ -619,6 +635,7 @@ def jpegs(
         else: os.link(paths[i%64], p)                         # the same pixels again are as much work
     return paths
 
+# %% ../nbs/42_speed.ipynb #e724ca61
 def plain_extract(
     model, # of timm
     transform, # of timm
@@ -630,7 +647,7 @@ def plain_extract(
     with torch.no_grad(): out = torch.cat([model.forward_features(transform(Image.open(p).convert('RGB'))[None]) for p in paths])
     return out.permute(0, 2, 3, 1)
 
-# %% ../nbs/42_speed.ipynb #ffc69b3f
+# %% ../nbs/42_speed.ipynb #86832617
 def extraction(b:Bench):
     "Feature extraction from JPEG files: ours against timm in a plain loop."
     import itertools, timm, torch
@@ -654,7 +671,7 @@ def extraction(b:Bench):
     row = record(b, f'features of {n} JPEG files', (f'extract, {precision}', 'timm in a plain loop'), (ours, against), 2 if precision=='bf16' else 1.5, equal, per=(n, n), unit='image')
     yield dict(row, rate=round(1e3/row['ours_ms'], 1))
 
-# %% ../nbs/42_speed.ipynb #a34455a5
+# %% ../nbs/42_speed.ipynb #19339fa1
 def unbatched_step(
     model, # anything with `loss`
     opt,   # its optimiser
@@ -668,6 +685,7 @@ def unbatched_step(
     for ep in eps: (model.loss(*load(store, g, [ep]))/len(eps)).backward()
     opt.step()
 
+# %% ../nbs/42_speed.ipynb #d2721da3
 def training(b:Bench):
     "A meta-training step on cached features: batched over episodes against one by one."
     import copy, torch
@@ -687,7 +705,7 @@ def training(b:Bench):
         equal = differ(grads[0]/grads[1].abs().max(), grads[1]/grads[1].abs().max())
         yield record(b, f'training step of {E} episodes, {name}', ('one batch', 'one by one'), (ours, against), 3, equal)
 
-# %% ../nbs/42_speed.ipynb #37eba037
+# %% ../nbs/42_speed.ipynb #46004f0a
 def rate_of(
     b:Bench,
     method,   # support -> scorer
@@ -703,6 +721,7 @@ def rate_of(
     n = max(few, min(200, int(b.size(1.5, 0)*few/run(few))))
     return float(f'{n/np.median([run(n) for _ in range(b.repeats)]):.3g}'),n
 
+# %% ../nbs/42_speed.ipynb #7de604e8
 def scaled(b:Bench):
     "Episodes a second of three methods over ways, shots and places."
     from fsic_nb.episodes import Episodes
@@ -720,7 +739,7 @@ def scaled(b:Bench):
                 per_s,turn = rate_of(b, method, eps, store, g)
                 yield dict(curve=curve, size=size, method=name, rate=per_s, unit='episodes/s', episodes=turn)
 
-# %% ../nbs/42_speed.ipynb #71dfe82c
+# %% ../nbs/42_speed.ipynb #0e19a1a3
 def peak_memory()->float: # MiB
     "The most resident memory this process ever had."
     try: return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024
@@ -735,6 +754,7 @@ def apart(f, *args):
     from multiprocessing import get_context
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as ex: return ex.submit(f, *args).result()
 
+# %% ../nbs/42_speed.ipynb #fbf3e083
 def extract_apart(
     paths,     # picture files
     root,      # of the store
@@ -755,7 +775,7 @@ def extraction_curve(b:Bench):
         paths = jpegs(b.folder/'jpegs', n)
         yield dict(curve='images', size=n, method='extract', unit='images/s', **apart(extract_apart, paths, b.folder/f'grown-{n}', b.quick))
 
-# %% ../nbs/42_speed.ipynb #da6fbee9
+# %% ../nbs/42_speed.ipynb #3a4ad997
 def score_apart(
     folder:Path, # of the store
     n:int,       # images
@@ -782,6 +802,7 @@ def score_apart(
     rates = {k: float(f'{count/seconds(lambda: evaluate({k: m}, eps, store, g, n=count)):.3g}') for k,m in chosen.items()}
     return dict(open_s=round(opened, 3), sample_ms=round(1e3*sampled, 3), rates=rates, peak_mib=round(peak_memory()))
 
+# %% ../nbs/42_speed.ipynb #e619289f
 def large_store(b:Bench)->dict:
     "A store larger than memory: opened, sampled, evaluated."
     from fsic_nb.episodes import Episodes
@@ -795,7 +816,7 @@ def large_store(b:Bench)->dict:
     return dict(images=n, places=49, channels=channels, gib=round(size/2**30, 2), filled=len(np.unique(used)), episodes=count, ways=ways, limit_mib=2048,
                 **apart(score_apart, folder, n, labels, ways, count, dim))
 
-# %% ../nbs/42_speed.ipynb #2f28689b
+# %% ../nbs/42_speed.ipynb #d3955585
 STARTS = {'import fsic_nb': (.3, 'import fsic_nb'),
           'fsic_demo --help': (1., 'import sys; sys.argv = ["fsic_demo", "--help"]; from fsic_nb.cli import fsic_demo; fsic_demo()'),
           'fsic_bench --help': (1., 'import sys; sys.argv = ["fsic_bench", "--help"]; from fsic_nb.speed import fsic_bench; fsic_bench()')}
@@ -816,7 +837,7 @@ def startup(b:Bench):
         run_fresh(source)
         yield dict(what=what, seconds=round(float(np.median([seconds(lambda: run_fresh(source)) for _ in range(b.repeats)])), 3), most=most)
 
-# %% ../nbs/42_speed.ipynb #e724ca61
+# %% ../nbs/42_speed.ipynb #71366e76
 STAGES = dict(lcm=lcm, loo=loo, prototypes=prototypes, metrics=metrics, evaluation=evaluation, easyfsl=easy, extraction=extraction, training=training)
 
 def machine(b:Bench)->dict:
@@ -831,6 +852,7 @@ def machine(b:Bench)->dict:
 
 HEAD = f"{'':52}{'ours, ms':>11}{'against, ms':>13}{'ratio':>9}{'at least':>10}  difference"
 
+# %% ../nbs/42_speed.ipynb #f0f57b6e
 def line(
     row:dict, # a record
 )->str:
@@ -842,7 +864,7 @@ def line(
     if 'share' in row: per += f", {100*row['share']:.0f} % of the {row['bound']} rate" + (f", {100*row['bandwidth']:.0f} % of the bandwidth" if row['bound']!='memory' else '')
     return f"{row['stage']:52}{row['ours_ms']:>11.2f}{row['against_ms']:>13.1f}{row['ratio']:>8.1f}x{row['target']:>9g}x  {equal}{per}"
 
-# %% ../nbs/42_speed.ipynb #86832617
+# %% ../nbs/42_speed.ipynb #c938f948
 def chosen_stages(
     text:str, # names separated by commas; empty: all
 )->list:
@@ -851,6 +873,7 @@ def chosen_stages(
     if unknown:=[n for n in names if n not in STAGES]: raise FsicError(f'--stages {unknown[0]}: no such stage; there are {", ".join(STAGES)}.')
     return list(dict.fromkeys(names))
 
+# %% ../nbs/42_speed.ipynb #6effebc4
 def measure(
     out:str|Path='',     # the JSON file, written after every stage; empty: none
     stages:str='',       # names separated by commas; empty: all
@@ -878,6 +901,7 @@ def measure(
             if out: write_json(out, res)
     return res
 
+# %% ../nbs/42_speed.ipynb #5b841b25
 def parts_of(b:Bench,
     names:list,   # stages
     scaling:bool, # the curves, too
@@ -887,7 +911,7 @@ def parts_of(b:Bench,
     yield 'startup',startup(b)
     if scaling: yield from (('curves', scaled(b)), ('curves', extraction_curve(b)), ('large_store', [large_store(b)]))
 
-# %% ../nbs/42_speed.ipynb #d15fd7ba
+# %% ../nbs/42_speed.ipynb #3569f55d
 @call_parse
 @friendly
 def fsic_bench(
