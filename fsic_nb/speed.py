@@ -540,6 +540,7 @@ def evaluation(b:Bench):
     import torch
     from fsic_nb.episodes import Episodes
     from fsic_nb.evaluate import evaluate
+    from fsic_nb.features import FeatureStore
     from fsic_nb.prototypes import simpleshot
     images,split,store,g,centre,refined,paper = subjects(b)
     eps,exact = Episodes(images, split, 'test', shots=1),with_lcm(paper, lcm='exact', keep='signed')
@@ -550,7 +551,7 @@ def evaluation(b:Bench):
                                          (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, 100, 2)]:
         stage,n,few = f'evaluation, {name}, {ways}-way 1-shot',b.size(n, 4),b.size(few, 2)
         if not installed('sklearn'): yield absent(stage, ('evaluate', 'loops'), 10, 'scikit-learn'); continue
-        def ours(): return evaluate({'m': method}, eps, store, g, n=n)['m']
+        def ours(): return evaluate({'m': method}, eps, FeatureStore(store.path), g, n=n)['m']    # opened anew: nothing is known from the last turn
         def against(): return plain_evaluate(plain, eps, store, g, few)
         row = record(b, stage, ('evaluate', 'loops over episodes and labels'), (ours, against), 10,
                      differ(ours()['map'][:few], [m[0] for m in against()]), per=(n, few), unit='episode', rate_target=rate)
@@ -692,7 +693,7 @@ def training(b:Bench):
     from fsic_nb.episodes import Episodes
     from fsic_nb.train import load, train_step
     images,split,store,g,_,refined,paper = subjects(b)
-    for name,model,E in [('refined model', refined, b.size(8, 2)), ('paper', paper, b.size(8, 2))]:
+    for name,model,E in [(k, m, E) for k,m in (('refined model', refined), ('paper', paper)) for E in b.size((4, 16), (2,))]:
         if hasattr(model.cfg, 'dropout'):
             plain = replace(model.cfg, dropout=0.).build(); plain.load_state_dict(model.state_dict()); model = plain
         kind = Episodes(images, split, b.size('train', 'test'), shots=1)
@@ -715,7 +716,8 @@ def rate_of(
 )->tuple: # episodes a second (median), episodes in a turn
     "How many episodes `evaluate` scores in a second."
     from fsic_nb.evaluate import evaluate
-    def run(n): return seconds(lambda: evaluate({'m': method}, episodes, store, g, n=n))
+    from fsic_nb.features import FeatureStore
+    def run(n): return seconds(lambda: evaluate({'m': method}, episodes, FeatureStore(store.path), g, n=n))
     few = b.size(4, 2)
     run(few)                                                                  # warm
     n = max(few, min(200, int(b.size(1.5, 0)*few/run(few))))
