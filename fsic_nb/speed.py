@@ -795,14 +795,14 @@ def score_apart(
     images,split,g = world_of(labels_of(n, labels, .01))
     start = time.perf_counter()
     store = FeatureStore(folder)
-    opened,start = time.perf_counter()-start,time.perf_counter()
+    opened,at_open,start = time.perf_counter()-start,peak_memory(),time.perf_counter()
     eps = Episodes(images, split, 'test', shots=1, ways=ways)
     for e in range(count): eps[e]
     sampled = (time.perf_counter()-start)/count
     refined,paper = untrained(store.channels, g.shape[1], dim)
     chosen = {'ML-SimpleShot': simpleshot(store.mean_of(eps[0].support).mean(0)), 'refined model': refined, 'paper, exact LCM': with_lcm(paper, lcm='exact', keep='signed')}
     rates = {k: float(f'{count/seconds(lambda: evaluate({k: m}, eps, store, g, n=count)):.3g}') for k,m in chosen.items()}
-    return dict(open_s=round(opened, 3), sample_ms=round(1e3*sampled, 3), rates=rates, peak_mib=round(peak_memory()))
+    return dict(open_s=round(opened, 3), sample_ms=round(1e3*sampled, 3), rates=rates, opened_mib=round(at_open), peak_mib=round(peak_memory()))
 
 # %% ../nbs/42_speed.ipynb #e619289f
 def large_store(b:Bench)->dict:
