@@ -32,12 +32,13 @@ class Episode:
 
 # %% ../nbs/05_episodes.ipynb #422172a0
 def _draw(r:np.random.Generator, items:np.ndarray, k:int)->np.ndarray: # (k,)
-    "`k` of `items` in random order (a Fisher-Yates shuffle that stops after k steps)."
-    items, n = items.copy(), len(items)
+    "`k` of `items` in random order (a Fisher-Yates shuffle that stops after k steps and notes only what it moved)."
+    n, moved, out = len(items), {}, []
     for i, u in enumerate(r.random(k).tolist()):
         j = i+int(u*(n-i))
-        items[i], items[j] = items[j], items[i]
-    return items[:k]
+        out.append(moved.get(j, j))
+        moved[j] = moved.get(i, i)
+    return items[out]
 
 # %% ../nbs/05_episodes.ipynb #a8a65e85
 def _assign(
@@ -45,6 +46,7 @@ def _assign(
     members:list, # N arrays: rows of M that carry the label
     need:int, # images per label, K+Q
     r:np.random.Generator,
+    which=slice(None), # the columns of M that belong to `members`
 )->tuple: # (rows, int64 (N, need), all different; None) or (None; (label, images it could still get))
     "Rarest first: give every label `need` images of its own."
     N, free, left = len(members), np.ones(len(M), dtype=bool), np.array([len(m) for m in members], dtype=float)
@@ -55,7 +57,7 @@ def _assign(
         if len(mine)<need: return None, (i, len(mine))
         out[i] = _draw(r, mine, need)
         free[out[i]] = False
-        left -= M[out[i]].sum(0)
+        left -= M[out[i]].sum(0)[which]
         left[i] = np.inf                              # done
     return out, None
 
@@ -130,8 +132,7 @@ def __getitem__(self:Episodes,
     for a in range(TRIES):
         r = rng(self.seed, self.part, e, a)
         which = np.arange(len(pool.names)) if self.ways is None else np.sort(_draw(r, np.arange(len(pool.names)), self.ways))
-        M = pool.M if self.ways is None else pool.M[:, which]
-        rows, short = _assign(M, [pool.members[i] for i in which], self.need, r)
+        rows, short = _assign(pool.M, [pool.members[i] for i in which], self.need, r, which)
         if short is None: return self._episode(int(e), t, pool, which, rows)
     i, n = short
     raise FsicError(f'{self.images.name}, {self.part}, episode {e}: {TRIES} draws ended in a corner, the last with {n} of {self.need} images free for '

@@ -24,18 +24,24 @@ def evaluate(
     store,              # `FeatureStore` of all images
     g:Tensor,           # word vectors of all labels (C_all, W)
     n:int=200,          # episodes
-    batch:int=8,        # episodes scored at once; tens of them keep a GPU busy
+    batch:int|None=None, # episodes scored at once; default: as many as have about a thousand images
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
     "Score every method on the same first `n` episodes; what a method does to one image or one word alone it does once."
     keep_memory()
-    if hasattr(episodes, '__len__'): n,batch = min(n, len(episodes)),1  # given supports: so many runs, each of a shape of its own
-    out,once = {name: dict(seconds=0., metrics=[]) for name in methods},Once(store, g)
+    varied = hasattr(episodes, '__len__')                                  # given supports: so many runs, each of a shape of its own
+    if varied: n,batch = min(n, len(episodes)),1
+    batch = batch or max(1, 1024//(len(episodes[0].support)+len(episodes[0].query)))
+    out,truth,once = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods},[],Once(store, g)
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
         support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))], once)
+        truth.append(y)
+        done = i+batch>=n or varied or len(truth)*y.numel()>2**20          # metrics of many episodes cost little more than those of one
         for name,method in methods.items():
-            start = time.perf_counter()
-            out[name]['metrics'].append(episode_metrics(method(support)(query), y))
-            out[name]['seconds'] += time.perf_counter()-start
+            r,start = out[name],time.perf_counter()
+            r['scores'].append(method(support)(query))
+            if done: r['metrics'].append(episode_metrics(torch.cat(r['scores']), torch.cat(truth))); r['scores'].clear()
+            r['seconds'] += time.perf_counter()-start
+        if done: truth.clear()
     return {name: dict(seconds=r['seconds'], **{k: np.concatenate([m[k] for m in r['metrics']]) for k in r['metrics'][0]}) for name,r in out.items()}
 
 # %% ../nbs/22_evaluate.ipynb #8a9f75c4

@@ -91,17 +91,16 @@ def leave_one_out(
     y:Tensor, # labels (..., S, N), bool
 )->Tensor: # (..., S, N, L): signed change of the loss of pair (j, i) when place k is left out; positive: k helps
     "The exact, signed, label-specific loss change of every place."
-    L,t,total = x.shape[-2],F.normalize(t, dim=-1),x.sum(-2, keepdim=True)
-    def loss(inner, sq): # inner (..., S, K, N), sq (..., S, K) -> BCE of each pair (..., S, N, K)
-        cos = (inner/sq.clamp_min(1e-12).sqrt()[...,None]).mT
-        target = y[...,None].to(cos.dtype).expand(cos.shape)
-        return F.binary_cross_entropy_with_logits(cos_score(cos), target, reduction='none')
-    beta,tn = (t@b)[...,None,None,:],t.mT[...,None,:,:]
-    A,xb,xx,xtot = x@tn,x@b,x.square().sum(-1),(x*total).sum(-1)
-    inner = (A.sum(-2, keepdim=True)-A)/(L-1)+beta
-    sq = (xtot.sum(-1, keepdim=True)-2*xtot+xx)/(L-1)**2+2*(xb.sum(-1, keepdim=True)-xb)/(L-1)+b@b
-    v = total/L+b
-    return loss(inner, sq)-loss(v@tn, v.square().sum(-1))
+    L,t,total,target = x.shape[-2],F.normalize(t, dim=-1),x.sum(-2, keepdim=True),y[...,None,:].to(x.dtype)
+    def loss(inner, sq): # inner (..., S, K, N), sq (..., S, K) -> BCE of each pair (..., S, K, N)
+        s = cos_score(inner*sq.clamp_min(1e-12).rsqrt()[...,None])
+        return s.exp().log1p()-s*target                             # |s| <= 20: nothing overflows
+    def whole(v): return (v[...,0,:]@t.mT)[...,None,:],v.square().sum(-1)
+    A = (x.flatten(-3, -2)@t.mT).unflatten(-2, x.shape[-3:-1])
+    c = total/(L-1)+b                                               # without place k: c - x_k/(L-1)
+    inner,sq = whole(c)
+    inner,sq = inner-A/(L-1),sq-2/(L-1)*torch.linalg.vecdot(x, c)+torch.linalg.vector_norm(x, dim=-1).square()/(L-1)**2
+    return (loss(inner, sq)-loss(*whole(total/L+b))).mT
 
 # %% ../nbs/12_lcm.ipynb #8d00ad4e
 def keep_literal(

@@ -64,7 +64,7 @@ def ridge(
     "Weighted ridge regression around a prior, for all labels at once."
     A = u@u.mT+torch.diag_embed(lam[...,None]/omega)
     alpha = torch.linalg.solve(A, (y-(u@m[...,None])[...,0])[...,None])
-    return m+(u.mT@alpha)[...,0]
+    return m+(alpha.mT@u)[...,0,:]
 
 # %% ../nbs/15_refine.ipynb #333c0a2e
 class Dial(nn.Module):
@@ -230,7 +230,7 @@ def prototypes(self:Refined,
         a,s = self.look(x, P, y, r)
         a = kept_shares(a, self.cfg.select if r else 'none')                                # the first round looks at whole images
         if trace is not None and r: trace.append((P, a))
-        P = self.solve((a@x).transpose(-3, -2), s, y, self.mean(K, r)[...,None]*mean+self.prior(K, r)[...,None]*w, r)
+        P = self.solve((a@x).transpose(-3, -2).contiguous(), s, y, self.mean(K, r)[...,None]*mean+self.prior(K, r)[...,None]*w, r)
     return P
 
 # %% ../nbs/15_refine.ipynb #d5b406f0

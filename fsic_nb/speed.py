@@ -14,7 +14,7 @@ __all__ = ['FIELDS', 'SKLEARN', 'STARTS', 'STAGES', 'HEAD', 'wait', 'seconds', '
            'fsic_bench']
 
 # %% ../nbs/42_speed.ipynb #acdeb0f2
-import contextlib, functools, json, math, os, platform, sys, tempfile, time
+import contextlib, functools, itertools, json, math, os, platform, sys, tempfile, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -146,7 +146,7 @@ def plain_loss(
 
 # %% ../nbs/42_speed.ipynb #29f12eb4
 def lcm_autograd(
-    maps, # (S, h, w, C)
+    maps, # (S, C, h, w), as a network gives them
     W,    # weight W_v (D, C)
     bias, # b_v (D,)
     t,    # initial prototypes (N, D)
@@ -156,11 +156,11 @@ def lcm_autograd(
     "Iterated LCM by autograd on the maps."
     import torch
     from fsic_nb.lcm import normalise_rho
-    rho = torch.ones(maps.shape[:3], dtype=maps.dtype, device=maps.device, requires_grad=True)
+    rho = torch.ones(len(maps), 1, *maps.shape[2:], dtype=maps.dtype, device=maps.device, requires_grad=True)
     opt,scores = torch.optim.Adam([rho], 1e-4),0.
     for it in range(1, steps+1):
-        if it>1: rho.data = normalise_rho(rho.data.flatten(1)).view_as(rho)
-        v = (rho[...,None]*maps).mean((1, 2))@W.T+bias
+        if it>1: rho.data = torch.from_numpy(normalise_rho(rho.data.flatten(1).cpu().numpy())).view_as(rho).to(rho)
+        v = (rho*maps).mean((2, 3))@W.T+bias
         opt.zero_grad(); plain_loss(v, t, y).mean().backward()
         a = min(1-1/(it+1), .95) if it>1 else 0.
         scores = a*scores+(1-a)*(rho.grad*rho.data).abs()
@@ -190,13 +190,13 @@ def maps_of(b:Bench,
     N:int=16, # labels
     D:int=512, # of the joint space
     side:int=7, # places a side
-)->tuple: # maps (S, side, side, C), W (D, C), bias (D,), t (N, D), y (S, N)
+)->tuple: # maps (S, C, side, side), W (D, C), bias (D,), t (N, D), y (S, N)
     "What Loss Change Measurement starts from."
     import torch
     r = rng(0, 'maps', S)
     def normal(*shape): return torch.from_numpy(r.standard_normal(shape, dtype=np.float32)).to(b.device)
     y = torch.from_numpy((np.arange(S)[:,None]%N==np.arange(N))|(r.random((S, N))<.1)).to(b.device)
-    return normal(S, side, side, C).relu(),normal(D, C)/C**.5,normal(D)/10,normal(N, D),y
+    return normal(S, C, side, side).relu(),normal(D, C)/C**.5,normal(D)/10,normal(N, D),y
 
 def kept_alike(
     fast, # scores (S, L)
@@ -215,13 +215,16 @@ def lcm(b:Bench):
     C,D,steps = b.size((2048, 512, 200), (64, 32, 30))
     for S,target in b.size(((16, 40), (80, 100)), ((4, 40),)):
         maps,W,bias,t,y = maps_of(b, S, C, D=D)
-        def ours(): return lcm_scores((maps@W.T).flatten(1, 2), bias, t, y, steps)         # the projection is part of it
+        f = maps.flatten(2).mT.contiguous()                                                  # as a store has them
+        x = f@W.T
+        def from_places(): return lcm_scores(x, bias, t, y, steps)
+        def from_features(): return lcm_scores(f@W.T, bias, t, y, steps)
         def against(): return lcm_autograd(maps, W, bias, t, y, steps)
         double = lcm_autograd(*(z.double() for z in (maps, W, bias, t)), y, steps)
-        row = record(b, f'LCM scores, {S} images, {steps} iterations', ('Gram form', 'autograd on the maps'), (ours, against), target,
-                     kept_alike(ours(), double))
         L,N = 49,len(t)
-        yield reach(b, row, maps.nbytes+W.nbytes+8*S*L*(L+N), 2*S*L*C*D+steps*4*S*L*(L+N))
+        for name,ours,n in (('embedded once', from_places, 0), ('embedded anew', from_features, 1)):
+            row = record(b, f'LCM scores, {S} images, {steps} iterations, {name}', ('Gram form', 'autograd on the maps'), (ours, against), target, kept_alike(ours(), double))
+            yield reach(b, row, n*(f.nbytes+W.nbytes)+8*S*L*(L+N), n*2*S*L*C*D+steps*4*S*L*(L+N))
 
 # %% ../nbs/42_speed.ipynb #2e4c5676
 def loo(b:Bench):
@@ -230,7 +233,7 @@ def loo(b:Bench):
     C,D = b.size((2048, 512), (64, 32))
     for S,target in b.size(((16, 15), (80, 5)), ((4, 15),)):
         maps,W,bias,t,y = maps_of(b, S, C, D=D)
-        x = (maps@W.T).flatten(1, 2)
+        x = maps.flatten(2).mT@W.T
         def ours(): return leave_one_out(x, bias, t, y)
         def against(): return masked_poolings(x, bias, t, y)
         row = record(b, f'leave-one-out, {S} images', ('closed form', 'a masked pooling per place'), (ours, against), target, differ(ours().cpu(), against().cpu()))
@@ -282,15 +285,20 @@ def prototypes(b:Bench):
     from fsic_nb.interact import CrossInteraction
     C,D,N,K = b.size((2048, 512, 16, 5), (64, 32, 4, 2))
     maps,W,bias,t,y = maps_of(b, N*K, C, N, D)
-    f = maps.flatten(1, 2)
+    f = maps.flatten(2).mT.contiguous()
     torch.manual_seed(0)
     m = CrossInteraction(C, D, heads=8).eval().requires_grad_(False).to(b.device)
     keep = torch.from_numpy(rng(0, 'keep').random((N*K, N, 49))<.6).to(b.device)
-    def ours(): return m(f, y, t, keep)
+    seen,read = m.see(f),m.read(t)
+    def known(): return m(seen, read, y, keep)
+    def anew(): return m(m.see(f), m.read(t), y, keep)
     def against(): return prototype_loop(m, f, y, t, keep)
-    row = record(b, f'prototypes, {N}-way {K}-shot', ('all labels at once', 'a loop over labels'), (ours, against), 5, differ(ours().cpu(), against().cpu()))
-    pairs,params = int(y.sum())*49,sum(p.nbytes for p in m.parameters())
-    yield reach(b, row, f.nbytes+params, 2*(f.numel()*D+N*D*2*D*64+pairs*D*(2*64+2*16)+49*N*K*2*D*256))
+    pairs = int(y.sum())*49
+    meet = 2*pairs*D*(2*64+2*16),4*pairs*D
+    both = meet[0]+2*(f.numel()*D+N*D*2*D*64+49*N*K*2*D*256),meet[1]+f.nbytes+sum(p.nbytes for p in m.parameters())
+    for name,ours,(flops,nbytes) in (('embedded once', known, meet), ('embedded anew', anew, both)):
+        row = record(b, f'prototypes, {N}-way {K}-shot, {name}', ('all labels at once', 'a loop over labels'), (ours, against), 5, differ(ours().cpu(), against().cpu()))
+        yield reach(b, row, nbytes, flops)
 
 # %% ../nbs/42_speed.ipynb #42fefb3d
 SKLEARN = 'map micro_ap macro_p macro_r macro_f1 micro_p micro_r micro_f1'.split()
@@ -428,7 +436,7 @@ def plain_paper(
     def method(f, y, g, fq):
         t = model.embed.word(g)
         with torch.enable_grad():
-            if c.lcm=='iterated': s = lcm_autograd(f.unflatten(1, (side, -1)), W, bias, t.detach(), y, c.lcm_steps)
+            if c.lcm=='iterated': s = lcm_autograd(f.mT.unflatten(-1, (side, -1)).contiguous(), W, bias, t.detach(), y, c.lcm_steps)
         if c.lcm=='exact': s = masked_poolings(f@W.T, bias, t, y).mean(1)
         keep = dict(literal=keep_literal, share=lambda s: keep_share(s, c.share), signed=keep_signed)[c.keep](s)
         P,v = prototype_loop(model.interact, f, y, t, keep[:,None].expand(-1, len(g), -1)),fq.mean(1)@W.T+bias
@@ -543,7 +551,7 @@ def evaluation(b:Bench):
     from fsic_nb.features import FeatureStore
     from fsic_nb.prototypes import simpleshot
     images,split,store,g,centre,refined,paper = subjects(b)
-    eps,exact = Episodes(images, split, 'test', shots=1),with_lcm(paper, lcm='exact', keep='signed')
+    eps,exact = Episodes(images, split, 'test', shots=1),with_lcm(paper, lcm='exact', keep='share')
     steps = paper.cfg.lcm_steps if not b.quick else 20
     iterated,ways = with_lcm(paper, lcm_steps=steps),len(eps[0].labels)
     for name,method,plain,rate,n,few in [('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 1000, 400, 40), ('refined model', refined, plain_refined(refined), 100, 200, 10),
@@ -651,7 +659,7 @@ def plain_extract(
 # %% ../nbs/42_speed.ipynb #86832617
 def extraction(b:Bench):
     "Feature extraction from JPEG files: ours against timm in a plain loop."
-    import itertools, timm, torch
+    import timm, torch
     from fsic_nb.features import backbone, extract, network, pick_precision
     paths,bb = jpegs(b.folder/'jpegs', b.size(96, 2)),backbone('lite0', pretrained=not b.quick)
     precision = pick_precision(bb)
@@ -693,18 +701,20 @@ def training(b:Bench):
     from fsic_nb.episodes import Episodes
     from fsic_nb.train import load, train_step
     images,split,store,g,_,refined,paper = subjects(b)
-    for name,model,E in [(k, m, E) for k,m in (('refined model', refined), ('paper', paper)) for E in b.size((4, 16), (2,))]:
+    kind,E = Episodes(images, split, b.size('train', 'test'), shots=1),b.size(16, 2)
+    every = len(kind.pools)                                  # episodes take their tasks in turn
+    for (name,model),(where,step) in itertools.product(dict(refined=refined, paper=paper).items(), {'of one task': every, 'of different tasks': 1}.items()):
         if hasattr(model.cfg, 'dropout'):
             plain = replace(model.cfg, dropout=0.).build(); plain.load_state_dict(model.state_dict()); model = plain
-        kind = Episodes(images, split, b.size('train', 'test'), shots=1)
-        pair,eps = (model,copy.deepcopy(model)),[kind[e] for e in range(E)]
+        pair,eps = (model,copy.deepcopy(model)),[kind[e*step] for e in range(E)]
         opts = [torch.optim.Adam(m.parameters(), 1e-6, fused=True) for m in pair]
         def ours(): train_step(pair[0], opts[0], load(store, g, eps), 1e-6, 0, 0)
         def against(): unbatched_step(pair[1], opts[1], store, g, eps)
         ours(); against()
         grads = [torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in pair]
         equal = differ(grads[0]/grads[1].abs().max(), grads[1]/grads[1].abs().max())
-        yield record(b, f'training step of {E} episodes, {name}', ('one batch', 'one by one'), (ours, against), 3, equal)
+        yield record(b, f'training step of {E} episodes {where}, {name}', ('one batch', 'one by one'), (ours, against), 3, equal,
+                     images=int(np.size([ep.support for ep in eps])+np.size([ep.query for ep in eps])), different=len(np.unique([*np.ravel([ep.support for ep in eps]), *np.ravel([ep.query for ep in eps])])))
 
 # %% ../nbs/42_speed.ipynb #46004f0a
 def rate_of(
@@ -737,7 +747,7 @@ def scaled(b:Bench):
             images,split,store,g = world(b, n, at['ways'], math.isqrt(at['places']), C)
             refined,paper = untrained(C, g.shape[1], dim)
             eps,centre = Episodes(images, split, 'test', shots=at['shots']),store.mean_of(np.arange(n)).mean(0)
-            for name,method in [('ML-SimpleShot', simpleshot(centre)), ('refined model', refined), ('paper, exact LCM', with_lcm(paper, lcm='exact', keep='signed'))]:
+            for name,method in [('ML-SimpleShot', simpleshot(centre)), ('refined model', refined), ('paper, exact LCM', with_lcm(paper, lcm='exact', keep='share'))]:
                 per_s,turn = rate_of(b, method, eps, store, g)
                 yield dict(curve=curve, size=size, method=name, rate=per_s, unit='episodes/s', episodes=turn)
 
@@ -800,7 +810,7 @@ def score_apart(
     for e in range(count): eps[e]
     sampled = (time.perf_counter()-start)/count
     refined,paper = untrained(store.channels, g.shape[1], dim)
-    chosen = {'ML-SimpleShot': simpleshot(store.mean_of(eps[0].support).mean(0)), 'refined model': refined, 'paper, exact LCM': with_lcm(paper, lcm='exact', keep='signed')}
+    chosen = {'ML-SimpleShot': simpleshot(store.mean_of(eps[0].support).mean(0)), 'refined model': refined, 'paper, exact LCM': with_lcm(paper, lcm='exact', keep='share')}
     rates = {k: float(f'{count/seconds(lambda: evaluate({k: m}, eps, store, g, n=count)):.3g}') for k,m in chosen.items()}
     return dict(open_s=round(opened, 3), sample_ms=round(1e3*sampled, 3), rates=rates, opened_mib=round(at_open), peak_mib=round(peak_memory()))
 

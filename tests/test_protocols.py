@@ -264,6 +264,7 @@ def test_spoilt_runs_name_file_and_record(tmp_path, text, kw, says):
 class Store:
     "Features that give the labels away: one place, one channel a label."
     def __init__(self, images): self.x = torch.as_tensor(images.labels.astype(np.float32))
+    def __len__(self): return len(self.x)
     def __getitem__(self, ids): return self.mean_of(ids)[..., None, :]
     def mean_of(self, ids): return self.x[torch.as_tensor(np.asarray(ids))]
 
