@@ -5,15 +5,20 @@
 Saved outputs become Markdown pages in OUT/pages, the library's source becomes the API reference, Zensical makes HTML of
 both (the theme's settings are in mkdocs.yml), and the HTML is checked.
 """
-import argparse, ast, html, json, posixpath, re, shutil, struct, subprocess, sys, tokenize
+import argparse, html, json, posixpath, re, shutil, subprocess, sys
 from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
+from string import ascii_letters
+from unicodedata import lookup
 from urllib.parse import unquote
 
 from execnb.nbio import read_nb
 from latex2mathml.converter import convert
+
+from api_docs import Module, api_page, fence
 from notebooks import directives, lib, nbs, notebooks, root, shown
+
 
 class DocsError(Exception):
     "What is wrong with the site, one line each."
@@ -70,7 +75,8 @@ def relink(text, source, page, names={})->str: # Markdown of the site
     def name(c):
         module = names.get(c.strip('`'))
         return f'[{c}]({to(f"api/{module}.md")}#{c.strip("`")})' if module else c
-    return outside_code(text, lambda t: re.sub(r'\]\(([^()\s]+)\)', link, t), name)
+    def change(t): return re.sub(r'^(\$\$.+?\$\$)$', r'\n\1\n', re.sub(r'\]\(([^()\s]+)\)', link, t), flags=re.M|re.S)   # a formula is a block of its own
+    return outside_code(text, change, name)
 
 
 def figures(text)->str:
@@ -81,9 +87,6 @@ def figures(text)->str:
         alt = alt or re.split(r'(?<=[^.\d])[.;:](?= |$)', plain)[0]
         return f'<figure markdown="span">\n![{alt[:1].upper()+alt[1:]}]({src})\n<figcaption markdown="span">{caption[:1].upper()+caption[1:]}</figcaption>\n</figure>'
     return re.sub(r'^!\[([^\]]*)\]\(([^)]+)\)\n\n\*Figure: (.+)\*$', figure, text, flags=re.M)
-
-
-def fence(text, kind): return f'````{{.{kind}}}\n{text.rstrip()}\n````'
 
 
 def code_cell(cell, name, folder, defs)->list: # blocks of Markdown
@@ -97,7 +100,7 @@ def code_cell(cell, name, folder, defs)->list: # blocks of Markdown
             data, file = b64decode(png), f'{name}-{cell.idx_}-{k}.png'
             (folder/file).write_bytes(data)
             blocks.append(f'![](figures/{file})')
-        elif text := shown(o).strip('`').strip('\n'): blocks.append(fence(text, 'output'))
+        elif text := shown(o).strip('`').strip('\n'): blocks.append(fence(text, 'text .output'))
     return blocks
 
 
@@ -108,87 +111,6 @@ def notebook_page(path, folder, names, born)->str: # Markdown
         if c.cell_type=='markdown': blocks.append(relink(c.source, f'nbs/{path.name}', f'{name}.md', names))
         else: blocks += code_cell(c, name, folder, born.get(c.id, []))
     return figures('\n\n'.join(blocks)) + '\n'
-
-
-# --- API reference --------------------------------------------------------------------------------------------------------
-
-class Module:
-    "What the reference says about one module, read from its source."
-    def __init__(self, path):
-        self.name, self.text = path.stem, path.read_text(encoding='utf-8')
-        self.lines, self.tree = self.text.splitlines(), ast.parse(self.text)
-        with path.open('rb') as f: self.comments = {t.start[0]: t.string.strip('# ') for t in tokenize.tokenize(f.readline) if t.type==tokenize.COMMENT}
-        self.public = next((ast.literal_eval(o.value) for o in self.tree.body if isinstance(o, ast.Assign) and o.targets[0].id=='__all__'), [])
-
-    def cell(self, line): # (notebook, cell id)
-        "Where a line of the module was written."
-        m = next(m for l in reversed(self.lines[:line]) if (m := re.match(r'# %% \.\./nbs/(\w+)\.ipynb #(\w+)', l)))
-        return m[1], m[2]
-
-    def entries(self):
-        "(qualified name, node) of everything public, the methods after their class."
-        methods = {n: [] for n in self.public}
-        for o in self.tree.body:
-            inside = o.body if isinstance(o, ast.ClassDef) else []
-            for f in [o, *inside]:
-                owner = o.name if f is not o else patched(f)
-                if isinstance(f, ast.FunctionDef) and owner in methods and shows(f): methods[owner].append((f'{owner}.{f.name}', f))
-        for o in self.tree.body:
-            name = getattr(o, 'name', None) or (o.targets[0].id if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name) else None)
-            if name in self.public and not (isinstance(o, ast.FunctionDef) and patched(o)): yield from [(name, o), *methods[name]]
-
-
-def patched(f)->str: # '' if it is not
-    "The class that fastcore's `@patch` gives `f` to."
-    names = [ast.unparse(d).split('(')[0] for d in getattr(f, 'decorator_list', [])]
-    return ast.unparse(f.args.args[0].annotation) if 'patch' in names and f.args.args[0].annotation else ''
-
-
-def shows(f): return ast.get_docstring(f) and (not f.name.startswith('_') or f.name.startswith('__'))
-
-
-def parameters(module, f)->list: # (name, type, default, comment) of each; a node without arguments is a dataclass
-    "The docments of a function, or of the fields of a dataclass."
-    def show(o): return ast.unparse(o) if o else ''
-    if isinstance(f, ast.ClassDef):
-        rows = [(o.lineno, o.target.id, show(o.annotation), show(o.value)) for o in f.body if isinstance(o, ast.AnnAssign)]
-    else:
-        a, plain = f.args, f.args.posonlyargs+f.args.args
-        pairs = list(zip(plain, [None]*(len(plain)-len(a.defaults))+a.defaults)) + [(a.vararg, None)]*bool(a.vararg) + list(zip(a.kwonlyargs, a.kw_defaults)) + [(a.kwarg, None)]*bool(a.kwarg)
-        rows = [(p.lineno, {a.vararg: '*', a.kwarg: '**'}.get(p, '')+p.arg, show(p.annotation), show(d)) for p, d in pairs if p.arg not in ('self', 'cls')]
-        if f.returns: rows.append((f.returns.end_lineno, 'returns', show(f.returns), ''))
-    last = {line: k for k, (line, *_) in enumerate(rows)}   # a comment belongs to the last parameter of its line
-    return [(*row[1:], module.comments.get(row[0], '') if last[row[0]]==k else '') for k, row in enumerate(rows)]
-
-
-def signature(name, f)->str:
-    "The call as one writes it, a line a parameter if it is long."
-    args = [p.strip() for p in re.split(r', (?![^\[(]*[\])])', ast.unparse(f.args)) if p.strip().split(':')[0] not in ('self', 'cls')]
-    end, one = ')' + (f' -> {ast.unparse(f.returns)}' if f.returns else ''), f'{name}({", ".join(args)}'
-    return one+end if len(one+end)<90 else f'{name}(\n    ' + ',\n    '.join(args) + f',\n{end}'
-
-
-def entry(module, name, o)->str: # Markdown
-    "One public name: signature, docstring, docments, where it is born, its source."
-    notebook, _ = module.cell(o.lineno)
-    def cells(row): return ' | '.join(f'`{c}`' if c and k<3 else c.replace('|', '\\|').replace('*', '\\*').replace('_', '\\_').replace('<', '&lt;') for k, c in enumerate(row))
-    init = next((m for m in getattr(o, 'body', []) if isinstance(o, ast.ClassDef) and getattr(m, 'name', '')=='__init__'), None)
-    f = init or o
-    blocks = [f'{"###" if "." in name else "##"} `{name}` {{#{name}}}']
-    if isinstance(o, ast.Assign): blocks.append(fence('\n'.join(module.lines[o.lineno-1:min(o.end_lineno, o.lineno+11)]) + '\n# ...'*(o.end_lineno>o.lineno+11), 'python'))
-    elif isinstance(f, ast.FunctionDef): blocks.append(fence(signature(name, f), 'python'))
-    if not isinstance(o, ast.Assign):
-        blocks.append(html.escape(ast.get_docstring(o) or '', quote=False).replace('*', '\\*').replace('_', '\\_').replace('$', '\\$'))
-        rows = parameters(module, f)
-        if rows: blocks.append('| parameter | type | default | what |\n|---|---|---|---|\n' + '\n'.join(f'| {cells(r)} |' for r in rows))
-    where = f'[{notebook}](../{notebook}.md#def-{name.split(".")[0]})' if '.' not in name else f'[{notebook}](../{notebook}.md)'
-    blocks.append(f'born in {where} · source: [fsic_nb/{module.name}.py, line {o.lineno}](../source/{module.name}.md#__codelineno-0-{o.lineno})\n{{.born}}')
-    return '\n\n'.join(blocks)
-
-
-def api_page(module)->str:
-    "The reference of one module."
-    return '\n\n'.join([f'# fsic_nb.{module.name}', f'> {ast.get_docstring(module.tree)}'] + [entry(module, n, o) for n, o in module.entries()]) + '\n'
 
 
 # --- the site -------------------------------------------------------------------------------------------------------------
@@ -216,10 +138,22 @@ def write_pages(out)->list: # navigation
     links = '\n'.join(f'- [{t}]({slug(t)}.md)' for t in sections)
     data.insert(0, {'Overview': write('data/index.md', relink(intro, 'data/README.md', 'data/index.md') + f'\n{links}\n')})
     order = {m.cell(len(m.lines))[0]: m.name for m in modules}
-    story = [{f'Part {n}: {what}': [{s: f'{s}.md'} for s in stems]} for n, what, stems in parts()]
+    story = [{f'Part {n}: {what.split(";")[0]}': [{s: f'{s}.md'} for s in stems]} for n, what, stems in parts()]
     api = [{order[s]: f'api/{order[s]}.md'} for _, _, stems in parts() for s in stems if s in order]
     return [{'fsic_nb': 'index.md'}, {'How to read this': 'reading.md'}, *story, {'Data': data}, {'API reference': api},
             {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
+
+
+letters = dict(script='SCRIPT', bold='BOLD', **{'double-struck': 'DOUBLE-STRUCK', 'fraktur': 'FRAKTUR'})
+
+
+def letter(m)->str:
+    "A letter of a special alphabet as its own character: browsers no longer honour `mathvariant`."
+    kind, c = letters[m[1]], m[2]
+    if c not in ascii_letters: return f'<mi>{c}</mi>'
+    name = f'{kind} {"CAPITAL" if c.isupper() else "SMALL"} {c.upper()}'
+    try: return f'<mi>{lookup("MATHEMATICAL "+name)}</mi>'
+    except KeyError: return f'<mi>{lookup(name.replace("FRAKTUR", "BLACK-LETTER"))}</mi>'
 
 
 def mathml(page)->str:
@@ -227,6 +161,7 @@ def mathml(page)->str:
     def one(m):
         tex = re.sub(r'\\arg\b', r'\\operatorname{arg}', html.unescape(m[2])[2:-2])
         out = convert(tex, display='block' if m[1]=='div' else 'inline')
+        out = re.sub(rf'<mi mathvariant="({"|".join(letters)})">(.)</mi>', letter, out)
         if left := re.search(r'\\\w+', out): raise DocsError(f'{left[0]} in {tex!r} cannot be shown as MathML')
         return f'<{m[1]} class="arithmatex" role="math">{out}</{m[1]}>'
     return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', one, page, flags=re.S)
@@ -241,7 +176,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         a = dict(attrs)
         self.ids |= {a.get('id'), a.get('name')} if tag=='a' else {a.get('id')}
-        self.links += [a[k] for k in ('href', 'src') if a.get(k)] if tag in ('a', 'img', 'link', 'script') else []
+        loads = tag in ('img', 'script', 'iframe') or a.get('rel') in ('stylesheet', 'preload', 'modulepreload', 'icon')
+        self.links += [(loads, a[k]) for k in ('href', 'src') if a.get(k) and tag in ('a', 'img', 'link', 'script', 'iframe')]
         if tag=='img': self.images.append((a.get('src'), a.get('alt') or ''))
 
 
@@ -251,8 +187,9 @@ def problems(site)->list: # sentences
     for path, page in pages.items():
         where = path.relative_to(site).as_posix()
         found += [f'{where}: {src} has no alt text; write *Figure: ...* after it' for src, alt in page.images if not alt]
-        for link in page.links:
-            if re.match(r'(https?:|mailto:|data:)', link): continue
+        for loads, link in page.links:
+            if loads and re.match(r'(https?:)?//', link): found.append(f'{where}: loads {link} from elsewhere; the site must work offline')
+            if re.match(r'(\w+:|//)', link): continue
             file, _, anchor = unquote(link).partition('#')
             to = (path.parent/file).resolve() if file else path
             if to.is_dir(): to /= 'index.html'
@@ -264,6 +201,7 @@ def problems(site)->list: # sentences
 def build(out):
     "Everything: pages, HTML, formulas, checks."
     out = out.resolve()
+    if out.exists() and any(out.iterdir()) and not (out/'mkdocs.yml').exists(): raise DocsError(f'{out} holds something else than a site; name an empty folder')
     shutil.rmtree(out, ignore_errors=True)
     nav = write_pages(out/'pages')
     settings = (root/'mkdocs.yml').read_text(encoding='utf-8')
@@ -280,7 +218,8 @@ def main():
     out = parser.parse_args().out
     try: build(out)
     except DocsError as e: sys.exit(str(e))
-    print(f'{len(list((out/"html").rglob("*.html")))} pages, no broken link: open {out/"html"/"index.html"}')
+    print(f'{len(list((out/"html").rglob("*.html")))} pages, no broken link: open {out}/html/index.html\n'
+          f'(with search: {sys.executable} -m http.server -d {out}/html, then http://localhost:8000)')
 
 
 if __name__=='__main__': main()
