@@ -1,5 +1,7 @@
 "The site: built once, judged by its HTML, and proven able to fail."
-import importlib, inspect, json, re, shutil, subprocess, sys
+import importlib, inspect, json, re, shutil, subprocess, sys, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def test_pages_for_notebooks_modules_and_data_sets(site):
     missing = [w for w in want if not (site/'html'/f'{w}.html').exists()]
     assert not missing
     nav = page(site, 'index.html')
-    assert all(f'href="{w}.html"' in nav for w in want)
+    assert not [w for w in want if f'href="./{w}.html"' not in nav and w!='index']
 
 
 def test_results_are_the_same_everywhere(site):
@@ -80,7 +82,7 @@ def test_reference_is_complete_and_agrees_with_docments(name):
     for n, node in entries.items():
         f = inspect.getattr_static(mod, n, None)
         if not inspect.isfunction(f) or f.__module__!=mod.__name__: continue
-        want = {k.replace('return', 'returns') if k=='return' else k: (v or '').strip() for k, v in docments(f).items()}
+        want = {k.replace('return', 'returns') if k=='return' else k: (v or '').strip() for k, v in docments(f, args_kwargs=True).items()}
         have = {k.lstrip('*'): comment for k, _, _, comment in api_docs.parameters(m, node)}
         assert {k: v for k, v in have.items() if v}=={k: v for k, v in want.items() if v}, n
 
@@ -136,8 +138,8 @@ def test_a_broken_link_stops_the_whole_build(tmp_path):
 def test_links_figures_and_names():
     text = build_docs.relink('[a](02_scenes.ipynb#x) `pool` `[b](c)` [d](https://e.org) ![f](../figures/lcm.png)', 'nbs/12_lcm.ipynb', 'data/z.md', dict(pool='lcm'))
     assert text=='[a](../02_scenes.md#x) [`pool`](../api/lcm.md#pool) `[b](c)` [d](https://e.org) ![f](../figures/lcm.png)'
-    figure = build_docs.figures('![](x.png)\n\n*Figure: two *cats*, $L=7$; [a](b.md) more. And more.*\n\ntext')
-    assert '![Two cats, L=7](x.png)' in figure and '<figcaption markdown="span">Two *cats*, $L=7$; [a](b.md) more. And more.</figcaption>' in figure
+    figure = build_docs.figures('![](x.png)\n\n*Figure: two *cats*, $L=7$; [a](b.md) more, and so on. And more.*\n\ntext')
+    assert '![Two cats, L=7; a more, and so on](x.png)' in figure and '<figcaption markdown="span">Two *cats*, $L=7$; [a](b.md) more, and so on. And more.</figcaption>' in figure
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
@@ -154,3 +156,53 @@ def test_formulas_that_cannot_be_shown_are_named():
 def test_building_needs_no_torch():
     code = "import sys; sys.path.insert(0, 'tools'); import build_docs; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, '-c', code], cwd=root).returncode==0
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='session')
+def browser():
+    "A headless Chromium, where there is one (pip install playwright; Debian: chromium)."
+    api = pytest.importorskip('playwright.sync_api', reason='no playwright: the site is not looked at in a browser')
+    chromium = shutil.which('chromium') or shutil.which('chromium-browser')
+    if not chromium: pytest.skip('no chromium: the site is not looked at in a browser')
+    with api.sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+        yield b
+        b.close()
+
+
+@pytest.fixture(scope='session')
+def address(site):
+    "The site served on this machine."
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *a): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=site/'html'))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+
+def test_search_dark_mode_and_anchors(browser, address):
+    p = browser.new_page(color_scheme='dark')
+    outside = []
+    p.on('request', lambda r: outside.append(r.url) if r.url.startswith('http') and not r.url.startswith(address) else None)
+    p.goto(address+'12_lcm.html#def-leave_one_out')
+    assert 0<=p.locator('#def-leave_one_out').bounding_box()['y']<200                       # the anchor is where one lands
+    scheme = 'document.body.getAttribute("data-md-color-scheme")'
+    assert p.evaluate(scheme)=='slate'                                                     # as the system says
+    p.locator('form[data-md-component=palette] label:visible').first.click()
+    p.wait_for_function(f'{scheme}=="default"')
+    p.keyboard.press('Control+k')
+    p.keyboard.type('leave_one_out')
+    p.locator('a[href*="api/lcm.html"]:visible', has_text='leave_one_out').first.wait_for()
+    assert not outside
+
+
+def test_no_page_is_wider_than_a_phone(browser, address, site):
+    p = browser.new_context(viewport=dict(width=390, height=844), is_mobile=True).new_page()
+    wide = []
+    for f in sorted((site/'html').glob('*.html')):
+        p.goto(address+f.name)
+        if p.evaluate('document.documentElement.scrollWidth')>390: wide.append(f.name)
+    assert not wide

@@ -27,13 +27,16 @@ class Module:
                 owner = o.name if f is not o else patched(f)
                 if isinstance(f, ast.FunctionDef) and owner in methods and shows(f): methods[owner].append((f'{owner}.{f.name}', f))
         for o in self.tree.body:
-            name = getattr(o, 'name', None) or (o.targets[0].id if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name) else None)
-            if name in self.public and not (isinstance(o, ast.FunctionDef) and patched(o)): yield from [(name, o), *methods[name]]
+            if isinstance(o, ast.Assign): names = [n.id for t in o.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+            else: names = [] if patched(o) else [getattr(o, 'name', None)]
+            for name in names:
+                if name in self.public: yield from [(name, o), *methods[name]]
 
 
 def patched(f)->str: # '' if it is not
     "The class that fastcore's `@patch` gives `f` to."
-    names = [ast.unparse(d).split('(')[0] for d in getattr(f, 'decorator_list', [])]
+    if not isinstance(f, ast.FunctionDef): return ''
+    names = [ast.unparse(d).split('(')[0] for d in f.decorator_list]
     return ast.unparse(f.args.args[0].annotation) if 'patch' in names and f.args.args[0].annotation else ''
 
 

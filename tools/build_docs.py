@@ -84,7 +84,8 @@ def figures(text)->str:
     def figure(m):
         alt, src, caption = m.groups()
         plain = re.sub(r'[`*$\\\[\]"]|\(\S+\.md\S*\)', '', caption)
-        alt = alt or re.split(r'(?<=[^.\d])[.;:](?= |$)', plain)[0]
+        first, *more = re.split(r'(?<=\.) ', plain)
+        alt = alt or ' '.join([first, *more[:len(first)<30]]).rstrip('.')   # a very short sentence needs the next one
         return f'<figure markdown="span">\n![{alt[:1].upper()+alt[1:]}]({src})\n<figcaption markdown="span">{caption[:1].upper()+caption[1:]}</figcaption>\n</figure>'
     return re.sub(r'^!\[([^\]]*)\]\(([^)]+)\)\n\n\*Figure: (.+)\*$', figure, text, flags=re.M)
 
@@ -207,7 +208,7 @@ def build(out):
     settings = (root/'mkdocs.yml').read_text(encoding='utf-8')
     (out/'mkdocs.yml').write_text(f'{settings}\ndocs_dir: pages\nsite_dir: html\nnav: {json.dumps(nav)}\n', encoding='utf-8')
     run = subprocess.run([sys.executable, '-m', 'zensical', 'build', '--strict', '-f', out/'mkdocs.yml'], capture_output=True, text=True)
-    if run.returncode: raise DocsError(run.stdout+run.stderr)
+    if run.returncode: raise DocsError(re.sub(r'\x1b\[[\d;]*m', '', run.stdout+run.stderr).split('Traceback')[0])   # without colours
     for p in (out/'html').rglob('*.html'): p.write_text(mathml(p.read_text(encoding='utf-8')), encoding='utf-8')
     if found := problems(out/'html'): raise DocsError('\n'.join(found))
 
