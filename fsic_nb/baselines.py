@@ -111,8 +111,9 @@ def localknn(
     memory:int=2**24, # cosines held at once
 ):
     "kNN on places, image to class as in DN4 (Li et al., CVPR 2019), against the average label. A method."
+    def see(f): return unit(f, centre)
     def method(support):
-        x,(idx,mask) = unit(support.x.locals, centre),positives(support.y)
+        x,(idx,mask) = support.x.through(see),positives(support.y)
         S,L = x.shape[-3:-1]
         n = min(k, L)                                                                  # a single positive has no more places
         def top(c): return c.topk(n, -1).values if n>1 else c.amax(-1, keepdim=True)
@@ -123,7 +124,7 @@ def localknn(
             c = top(c.movedim(-3, -2).flatten(-2)).mean(-1)                            # (..., N, Q*L)
             return c.unflatten(-1, (-1, L)).mean(-1).mT
         def scorer(query):
-            q = unit(query.locals, centre)
+            q = query.through(see)
             step = max(1, memory//(support.y.shape[:-2].numel()*L*max(S*L, idx.shape[-2:].numel()*n)))
             return among(torch.cat([block(b) for b in q.split(step, -3)], -2), support.y)
         return scorer

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SHOTS', 'QUERIES', 'RECIPES', 'AS_COCO', 'DATA', 'DEMO', 'recipe', 'Setup', 'coco_base', 'read_images', 'check_data',
            'prepare', 'Plan', 'training_kinds', 'configuration', 'refined_start', 'plan', 'run_folder', 'progress_of',
-           'alone', 'validation', 'trained', 'train_mean', 'check_names', 'methods', 'figures', 'keep_memory', 'demo',
-           'report', 'fsic_demo', 'cell_of', 'about_run', 'same_run', 'new_run', 'learn', 'tune', 'about_tuned',
-           'run_cell', 'cost_of', 'fsic_train', 'read_run', 'open_run', 'coco_episodes', 'scored_episodes',
-           'numbers_of', 'check_out', 'run_names', 'seen', 'say_seen', 'is_tuned', 'check_alone', 'setup_of', 'scored',
-           'compare', 'fsic_evaluate']
+           'alone', 'validation', 'trained', 'train_mean', 'check_names', 'methods', 'figures', 'demo', 'report',
+           'fsic_demo', 'cell_of', 'about_run', 'same_run', 'new_run', 'learn', 'tune', 'about_tuned', 'run_cell',
+           'cost_of', 'fsic_train', 'read_run', 'open_run', 'coco_episodes', 'scored_episodes', 'numbers_of',
+           'check_out', 'run_names', 'seen', 'say_seen', 'is_tuned', 'check_alone', 'setup_of', 'scored', 'compare',
+           'fsic_evaluate']
 
 # %% ../nbs/31_cli.ipynb #690d7cfd
 import contextlib, difflib, functools, json, os, re, sys, time
@@ -371,15 +371,6 @@ def figures(
     save_figure(show_kept(images, ep, helps(trace[-1][1][0]), scenes and scenes.masks, grid=store.grid), out/'lcm.png', dpi=80)
     save_figure(show_results(rows), out/'results.png')
 
-# %% ../nbs/31_cli.ipynb #0ceeab44
-def keep_memory():
-    "Let glibc keep freed memory, so that the pages of large tensors are not fetched anew from the system at every step."
-    import ctypes
-    if sys.platform!='linux': return
-    try: libc = ctypes.CDLL('libc.so.6')
-    except OSError: return                               # another libc: nothing to tell it
-    libc.mallopt(-4, 0); libc.mallopt(-1, 2**31-1)       # M_MMAP_MAX, M_TRIM_THRESHOLD (malloc.h)
-
 # %% ../nbs/31_cli.ipynb #dafe22d7
 DEMO = 'simpleshot words wagp paper refined'.split()
 
@@ -393,7 +384,6 @@ def demo(
 )->list: # records
     "Build, extract, train, evaluate, report: everything `fsic_demo` does."
     begin,out = time.perf_counter(),Path(out)
-    keep_memory()
     check_data(data, root, seed, ('scenes', 'voc'))
     images,split,store,g,scenes = prepare(data, root, seed, quick, say)
     from fsic_nb.episodes import Episodes
@@ -483,7 +473,6 @@ def learn(
     if method not in RECIPES: check_names([method], data)
     recipe(method, data)
     new_run(out, dict(method=method, data=data, seed=seed, quick=bool(quick), **cell_of(cell)))
-    keep_memory()
     images,split,store,g,_ = prepare(data, root, seed, quick, say, Setup(cell.split, cell.protocol, cell.backbone, cell.words) if cell else Setup())
     same_run(out, about := about_run(method, data, split, store, seed, quick, cell))
     training_kinds(recipe(method, data)['kinds'], images, split, seed, lambda s: None)     # what cannot be trained leaves no folder
@@ -590,7 +579,7 @@ def fsic_train(
     elif config: run_cell(config, root, out, seed, say)
     else: learn(method, data, root, out, seed or 0, quick, say=say)
 
-if Path(sys.argv[0]).stem=='fsic_train': sys.argv[1:] = ['--dry_run' if w=='--dry-run' else w for w in sys.argv[1:]]
+if Path(sys.argv[0]).stem in ('fsic_train', 'train'): sys.argv[1:] = ['--dry_run' if w=='--dry-run' else w for w in sys.argv[1:]]
 
 # %% ../nbs/31_cli.ipynb #2c342417
 def read_run(
@@ -776,7 +765,6 @@ def compare(
     there = [r['method'] for r in runs]
     names = [n for n in check_names(['simpleshot', *names], data, there) if data in ('scenes', 'voc') or n not in there]
     check_alone(runs, names)
-    keep_memory()
     setup = setup_of(runs, data, split, protocol)
     images,split,store,g,scenes = prepare(data, root, seed, quick, say, setup)
     named,opened = run_names(runs, names),{}

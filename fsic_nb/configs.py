@@ -237,6 +237,11 @@ class Footprint(NamedTuple):
     channels:int    # C
     flops:float     # of a forward pass
     activations:int # bytes kept for the backward pass, in fp32
+    classes:int     # of its linear classifier; 0: it has none
+
+def _classes(net)->int:
+    head = net.get_classifier() if hasattr(net, 'get_classifier') else getattr(net, 'fc', None)
+    return head.out_features if isinstance(head, torch.nn.Linear) else 0
 
 def _count(name, size, device)->Footprint:
     "Run one picture through a network and count."
@@ -246,7 +251,7 @@ def _count(name, size, device)->Footprint:
         with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda a: a): f = places(net, x)
     own = {p.untyped_storage()._cdata for p in (*net.parameters(), *net.buffers())}
     trained = sum(p.numel() for n,p in net.named_parameters() if not n.startswith(('fc.', 'classifier.', 'head.fc.')))
-    return Footprint(trained, f.shape[1]*f.shape[2], f.shape[3], counter.get_total_flops(), sum(b for k,b in kept.items() if k not in own))
+    return Footprint(trained, f.shape[1]*f.shape[2], f.shape[3], counter.get_total_flops(), sum(b for k,b in kept.items() if k not in own), _classes(net))
 
 @lru_cache(maxsize=16)
 def footprint(
@@ -297,7 +302,8 @@ def head_parameters(
     cell:Cell,
 )->int:
     "Numbers to train in the method on top of the network."
-    head = head_of(cell.method, footprint(cell.backbone, cell.size).channels, word_size(cell.words), 1000 if cell.mode=='frozen' and cell.method=='refined' else 0)
+    f = footprint(cell.backbone, cell.size)
+    head = head_of(cell.method, f.channels, word_size(cell.words), f.classes if cell.mode=='frozen' else 0)
     with torch.device('meta'): return sum(p.numel() for p in head.build().parameters())
 
 def memory(
@@ -315,7 +321,10 @@ class GPU(NamedTuple):
     peak:tuple  # TFLOP/s, data sheet, without sparsity
     rate:tuple  # images a second of ResNet-50 training, DeepLearningExamples; None: not published there
 
-GPUS = dict(A100=GPU((156, 312), (938, 2470)), H100=GPU((494.5, 989.5), (None, None)), V100=GPU((15.7, 125), (367, 1200)))
+GPUS = dict(
+    A100 = GPU((156, 312), (938, 2470)),      # A100 data sheet as others quote it (TF32; BF16 and FP16); DGX A100 80GB
+    H100 = GPU((494.5, 989.5), (None, None)), # H100 data sheet as a reseller copied it, SXM: half of 989 and 1,979, which are with sparsity
+    V100 = GPU((15.7, 125), (367, 1200)))     # NVLink: FP32 as quoted by others, FP16 on NVIDIA developer blog; DGX-1 16GB
 UTILISATION = .35 # assumed share of the peak
 
 def gpu_hours(
@@ -325,6 +334,7 @@ def gpu_hours(
 )->tuple: # hours at `UTILISATION` of the peak; hours at the published rate of ResNet-50, or None
     "How long a GPU takes, by two models."
     if gpu not in GPUS: raise FsicError(f'--gpu {gpu}: {_nearest(gpu, list(GPUS))}.')
+    if gpu=='V100' and precision=='bf16': raise FsicError('--gpu V100: it does not compute in bf16; let precision be fp16, or take another GPU.')
     peak,rate = (v[precision!='fp32'] for v in GPUS[gpu])
     return flops/(peak*1e12*UTILISATION)/3600,rate and flops/(rate*3*footprint('resnet50').flops)/3600
 
@@ -368,7 +378,7 @@ def dry_run(
     return out
 
 # %% ../nbs/30_configs.ipynb #939e59c0
-def _hours(h)->str: return f'{60*h:,.1f} min' if h<1 else f'{h:,.1f} h' if h<100 else f'{h:,.0f} h ({h/24:,.0f} days)'
+def _hours(h)->str: return f'{3600*h:.1g} s' if h<1/600 else f'{60*h:,.1f} min' if h<1 else f'{h:,.1f} h' if h<100 else f'{h:,.0f} h ({h/24:,.0f} days)'
 
 def say_cost(
     cell:Cell,

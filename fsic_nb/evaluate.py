@@ -10,7 +10,8 @@ import time
 import numpy as np
 import torch
 from torch import Tensor
-from .core import fingerprint, progress
+from .core import fingerprint, keep_memory, progress
+from .embed import Once
 from .episodes import Episodes
 from .metrics import episode_metrics, interval, paired
 from .train import load
@@ -23,13 +24,14 @@ def evaluate(
     store,              # `FeatureStore` of all images
     g:Tensor,           # word vectors of all labels (C_all, W)
     n:int=200,          # episodes
-    batch:int=4,        # episodes scored at once
+    batch:int=8,        # episodes scored at once; tens of them keep a GPU busy
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
-    "Score every method on the same first `n` episodes."
+    "Score every method on the same first `n` episodes; what a method does to one image or one word alone it does once."
+    keep_memory()
     if hasattr(episodes, '__len__'): n,batch = min(n, len(episodes)),1  # given supports: so many runs, each of a shape of its own
-    out = {name: dict(seconds=0., metrics=[]) for name in methods}
+    out,once = {name: dict(seconds=0., metrics=[]) for name in methods},Once(store, g)
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
-        support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))])
+        support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))], once)
         for name,method in methods.items():
             start = time.perf_counter()
             out[name]['metrics'].append(episode_metrics(method(support)(query), y))

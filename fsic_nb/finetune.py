@@ -283,6 +283,8 @@ class Live:
         max_images:int=64,  # at a time
     ): self.net,self.pictures,self.max_images,self.known = net,pictures,max_images,{}
 
+    def __len__(self): return len(self.pictures.paths)
+
     @torch.no_grad()
     def __getitem__(self, ids)->Tensor: # float32 (..., L, C), on the CPU
         "Local features of the pictures `ids`."

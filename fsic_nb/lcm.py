@@ -7,6 +7,7 @@ __all__ = ['pool', 'normalise_rho', 'gram', 'lcm_gradient', 'lcm_scores', 'leave
            'keep_signed']
 
 # %% ../nbs/12_lcm.ipynb #69215562
+import numpy as np
 import torch
 from torch import Tensor
 import torch.nn.functional as F
@@ -23,38 +24,42 @@ def pool(
 
 # %% ../nbs/12_lcm.ipynb #785b82e5
 def normalise_rho(
-    rho:Tensor, # importance weights (..., L)
-)->Tensor: # (..., L), in (0, 1]
+    rho:np.ndarray, # importance weights (..., L)
+)->np.ndarray: # (..., L), in (0, 1]
     "Min-max per image; the zero at the minimum becomes the second-smallest value (paper, step 6)."
-    lo,hi = rho.amin(-1, keepdim=True),rho.amax(-1, keepdim=True)
-    r = (rho-lo)/(hi-lo).clamp_min(torch.finfo(rho.dtype).tiny)
-    second = r.masked_fill(r==0, torch.inf).amin(-1, keepdim=True)
-    return torch.where(hi>lo, torch.where(r==0, second, r), 1.)
+    lo,hi = rho.min(-1, keepdims=True),rho.max(-1, keepdims=True)
+    r = (rho-lo)/np.maximum(hi-lo, np.finfo(float).tiny)
+    second = np.where(r==0, np.inf, r).min(-1, keepdims=True)
+    return np.minimum(np.maximum(r, second), 1)                         # all alike: all 1
 
 # %% ../nbs/12_lcm.ipynb #52d4b101
 def gram(
     x:Tensor, # embedded places (..., S, L, D)
     b:Tensor, # bias b_v (D,)
     t:Tensor, # initial prototypes (..., N, D)
-)->tuple: # A (..., S, L, N), G (..., S, L, L), h (..., S, L), beta (..., 1, N), |b|^2
-    "All that the loss can see of the places: inner products with the labels, with each other and with the bias, per place count L."
-    L,t = x.shape[-2],F.normalize(t, dim=-1)
-    return x@t.mT[...,None,:,:]/L, x@x.mT/L**2, x@b/L, (t@b)[...,None,:], b@b
+)->tuple: # [G, A] (..., S, L+1, L+1+N) and A (..., S, L+1, N), NumPy, float64
+    "All that the loss can see of the places: inner products with each other and with the labels, the bias as the last place."
+    L,t = x.shape[-2],F.normalize(t.double(), dim=-1)
+    z = x.new_empty(*x.shape[:-2], L+1, x.shape[-1], dtype=torch.float64)
+    z[...,:L,:],z[...,L,:] = x,L*b                     # times L
+    A = z@(t.mT/L)[...,None,:,:]
+    return torch.cat([(z@z.mT).div_(L*L), A], -1).cpu().numpy(), A.cpu().numpy()
 
 def lcm_gradient(
-    tables:tuple, # from `gram`
-    rho:Tensor,   # importance weights (..., S, L)
-    y:Tensor,     # labels (..., S, N), bool
-)->tuple[Tensor,Tensor]: # the loss of every pair (..., S, N) and dL/drho (..., S, L), L being the mean over pairs
-    "L_LCM and its gradient in closed form (paper, step 6)."
-    A,G,h,beta,bb = tables
-    y,Gr = y.to(rho.dtype),torch.einsum('...kl,...l->...k', G, rho)
-    norm = ((rho*Gr).sum(-1)+2*(rho*h).sum(-1)+bb).clamp_min(1e-12).sqrt()[...,None]
-    cos = (torch.einsum('...l,...ln->...n', rho, A)+beta)/norm
-    s,d2 = cos_score(cos),2-2*cos
-    w = (s.sigmoid()-y)*torch.where(d2>1e-6, 20/d2.clamp_min(1e-6).sqrt(), 0.)   # dL/dcos of each pair
-    grad = torch.einsum('...n,...kn->...k', w, A)/norm-(w*cos).sum(-1, keepdim=True)*(Gr+h)/norm**2
-    return F.binary_cross_entropy_with_logits(s, y, reduction='none'), grad/(y.shape[-1]*y.shape[-2])
+    tables:tuple,   # from `gram`
+    rho:np.ndarray, # importance weights (..., S, L)
+    y:np.ndarray,   # labels (..., S, N), bool
+)->np.ndarray: # dL/drho (..., S, L), L being the mean over pairs
+    "The gradient of L_LCM in closed form (paper, step 6)."
+    (GA,A),L = tables,rho.shape[-1]
+    r = np.concatenate([rho, np.ones_like(rho[...,:1])], -1)
+    z = (r[...,None,:]@GA)[...,0,:]
+    Gr,n = z[...,:L+1],z[...,L+1:]
+    inv = np.maximum((r*Gr).sum(-1, keepdims=True), 1e-12)**-.5                        # 1/|v|
+    cos = n*inv
+    d = np.sqrt(np.maximum(2-2*cos, 1e-6))
+    w = (1/(1+np.exp(20*d-20))-y)*(d>1e-3)/d*(20*inv/(y.shape[-1]*y.shape[-2]))
+    return (A@w[...,None])[...,:L,0]-((w*cos).sum(-1, keepdims=True)*inv)*Gr[...,:L]
 
 # %% ../nbs/12_lcm.ipynb #4074d65c
 @torch.no_grad()
@@ -67,17 +72,16 @@ def lcm_scores(
     lr:float=1e-4, # of Adam on rho
 )->Tensor: # scores (..., S, L), float64; larger: the loss depends more on this place
     "The author's iterated LCM (paper, step 6) in Gram form."
-    tables = gram(x.double(), b.double(), t.double())
-    rho = torch.ones(x.shape[:-1], dtype=torch.float64, device=x.device)
-    scores,m1,m2 = 0.,torch.zeros_like(rho),torch.zeros_like(rho)
+    tables,yn = gram(x, b, t),y.cpu().numpy()
+    rho,scores,m1,m2 = np.ones(x.shape[:-1]),0.,0.,0.
     for it in range(1, steps+1):
         if it>=2: rho = normalise_rho(rho)
-        g = lcm_gradient(tables, rho, y)[1]
+        g = lcm_gradient(tables, rho, yn)
         a = min(1-1/(it+1), .95) if it>1 else 0.
-        scores = a*scores+(1-a)*(g*rho).abs()
+        scores = a*scores+(1-a)*np.abs(g*rho)
         m1,m2 = .9*m1+.1*g,.999*m2+.001*g*g
-        rho = rho-lr*(m1/(1-.9**it))/((m2/(1-.999**it)).sqrt()+1e-8)
-    return scores
+        rho = rho-lr/(1-.9**it)*m1/(np.sqrt(m2/(1-.999**it))+1e-8)
+    return torch.from_numpy(scores).to(x.device)
 
 # %% ../nbs/12_lcm.ipynb #7cae12b0
 def leave_one_out(

@@ -81,7 +81,7 @@ class Model(nn.Module):
         "Loss Change Measurement and its keep rule (paper, step 6)."
         c = self.cfg
         if c.prototype!='cross' or c.lcm=='none' or (self.training and not c.lcm_in_training): return None
-        x,b,y = F.linear(support.x.locals, self.embed.visual.weight),self.embed.visual.bias,support.y
+        x,b,y = support.x.through(self.embed.places),self.embed.visual.bias,support.y
         if c.lcm=='iterated': s = lcm_scores(x, b, t, y, c.lcm_steps)[...,None,:]
         else: s = leave_one_out(x, b, t, y)
         if c.lcm=='exact': s = s.mean(-2, keepdim=True)
@@ -95,16 +95,23 @@ def build(self:Config)->Model:
 
 # %% ../nbs/14_model.ipynb #af3ec984
 @patch
+def read(self:Model,
+    g:Tensor, # word vectors (..., N, W)
+)->tuple: # t (..., N, D) and what else `CrossInteraction.read` gives
+    "What a word is to every image."
+    return self.interact.read(self.embed.word(g))
+
+@patch
 def prototypes(self:Model,
     support:Support,
 )->tuple[Tensor,Tensor,Tensor]: # P (..., N, D), v (..., S, D) and t (..., N, D)
     "The final prototypes, with what they were made from (paper, steps 1-4 and 7)."
-    v,t = self.embed(support.x, support.g)
+    v,y = support.x.through(self.embed.visual, 'means'),support.y
+    if self.cfg.prototype!='cross': t = self.embed.word(support.g)
     if self.cfg.prototype=='words': return t,v,t
-    if self.cfg.prototype=='wagp': return self.interact(support.x.locals, support.y, v, t),v,t
-    keep = self.select(support, t)
-    if keep is not None: keep = keep.expand(*support.y.shape, keep.shape[-1])
-    return self.interact(support.x.locals, support.y, t, keep),v,t
+    if self.cfg.prototype=='wagp': return self.interact(support.x.through(self.interact.see), y, v, t),v,t
+    read = support.through(self.read)
+    return self.interact(support.x.through(self.interact.see), read, y, self.select(support, read[0])),v,read[0]
 
 @patch
 def forward(self:Model,
@@ -112,7 +119,7 @@ def forward(self:Model,
 ): # a scorer: query Features -> logits (..., Q, N)
     "From a support to a scorer of query images (paper, step 5)."
     P = self.prototypes(support)[0]
-    return lambda query: score(self.embed.visual(query.means), P)
+    return lambda query: score(query.through(self.embed.visual, 'means'), P)
 
 @patch
 def loss(self:Model,
@@ -122,5 +129,5 @@ def loss(self:Model,
 )->Tensor: # a number
     "Query loss plus cross-modality loss, unweighted (paper, step 5)."
     P,v,t = self.prototypes(support)
-    s = score(self.embed.visual(query.means), P)
+    s = score(query.through(self.embed.visual, 'means'), P)
     return F.binary_cross_entropy_with_logits(s, y.to(s.dtype))+cm_loss(v, t, support.y)

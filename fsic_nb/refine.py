@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFINE', 'soft_max', 'score_change', 'helps', 'kept_shares', 'ridge', 'Dial', 'Vocabulary', 'Places', 'RefinedConfig',
-           'Refined', 'word_map', 'principal', 'beginning']
+           'Refined', 'cosines', 'word_map', 'principal', 'beginning']
 
 # %% ../nbs/15_refine.ipynb #99e6c257
 import math
@@ -166,6 +166,22 @@ def build(self:RefinedConfig)->Refined:
 
 # %% ../nbs/15_refine.ipynb #165149ab
 @patch
+def see(self:Refined,
+    f:Tensor, # local features (..., L, C)
+)->tuple[Tensor,Tensor]: # its places x (..., L, D) and their mean (..., D), all of length one
+    "What an image is before any episode."
+    x = self.places(f)
+    return F.normalize(x, dim=-1),F.normalize(x.mean(-2), dim=-1)
+
+def cosines(
+    x:Tensor, # places, length one (..., S, L, D)
+    P:Tensor, # prototypes, length one (..., N, D)
+)->Tensor: # (..., S, N, L)
+    "Every place against every prototype."
+    return (P@x.flatten(-3, -2).mT).unflatten(-1, x.shape[-3:-1]).transpose(-3, -2)
+
+# %% ../nbs/15_refine.ipynb #90366dbb
+@patch
 def look(self:Refined,
     x:Tensor, # encoded places, length one (..., S, L, D)
     P:Tensor, # current prototypes (..., N, D)
@@ -173,7 +189,7 @@ def look(self:Refined,
     r:int,    # round
 )->tuple[Tensor,Tensor]: # shares a (..., S, N, L), scores s (..., S, N)
     "Which places answer to which prototype."
-    c,beta = (x@P.mT[...,None,:,:]).mT,self.beta(y.sum(-2).clamp_min(1).to(x.dtype), r)[...,None,:]
+    c,beta = cosines(x, P),self.beta(y.sum(-2).clamp_min(1).to(x.dtype), r)[...,None,:]
     z = beta[...,None]*c
     if self.cfg.claims:
         own = z.masked_fill(~y[...,None], -1e9).logsumexp(-2, keepdim=True)
@@ -205,11 +221,11 @@ def prototypes(self:Refined,
     trace:list|None=None, # receives (P, weights of the places (..., S, N, L)) of every round
 )->Tensor: # P, length one (..., N, D)
     "Rounds of prototype -> loss change -> selection -> prototype."
-    x,y = self.places(support.x.locals),support.y
+    (x,whole),y = support.x.through(self.see),support.y
     K = y.sum(-2).clamp_min(1).to(x.dtype)
-    mean = F.normalize(mean_prototypes(F.normalize(x.mean(-2), dim=-1), y), dim=-1)
+    mean = F.normalize(mean_prototypes(whole, y), dim=-1)
     w = self.word(support.g)*(self.cfg.word or ~y.any(-2)[...,None])                       # no support: the word is all there is
-    x,P = F.normalize(x, dim=-1),F.normalize(mean+self.first(K)[...,None]*w, dim=-1)
+    P = F.normalize(mean+self.first(K)[...,None]*w, dim=-1)
     for r in range(self.cfg.rounds+1):
         a,s = self.look(x, P, y, r)
         a = kept_shares(a, self.cfg.select if r else 'none')                                # the first round looks at whole images
@@ -225,9 +241,9 @@ def forward(self:Refined,
     "From a support to a scorer of query images."
     P,one = self.prototypes(support),support.g.new_ones(())
     def scorer(query):
-        x = self.places(query.locals)
-        s = self.whole(one)*(F.normalize(x.mean(-2), dim=-1)@P.mT)
-        if self.cfg.query=='places': s = s+soft_max((F.normalize(x, dim=-1)@P.mT[...,None,:,:]).mT, self.sharp(one))
+        x,whole = query.through(self.see)
+        s = self.whole(one)*(whole@P.mT)
+        if self.cfg.query=='places': s = s+soft_max(cosines(x, P), self.sharp(one))
         return self.scale(one)*s+10*self.shift
     return scorer
 

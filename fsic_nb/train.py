@@ -6,7 +6,7 @@
 __all__ = ['PAPER', 'load', 'Schedule', 'save_model', 'read_tensors', 'load_model', 'begin', 'train_step', 'train', 'validator']
 
 # %% ../nbs/21_train.ipynb #3591d189
-import json
+import contextlib, json, sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from .core import FsicError, atomic, progress, read_json, rng, write_json
-from .embed import Features, Support
+from .core import FsicError, atomic, keep_memory, progress, read_json, rng, write_json
+from .embed import Features, Once, Support
 from .episodes import Episodes, collate
 from .model import Configuration
 
@@ -24,11 +24,13 @@ def load(
     store,    # `FeatureStore` of all images
     g:Tensor, # word vectors of all labels (C_all, W)
     eps:list, # E `Episode`s of equal shapes
-)->tuple[Support,Features,Tensor]: # support, query and the query's labels (E, Q, N), bool
+    once:Once|None=None, # what is remembered of other batches, `Once(store, g)`; default: nothing
+)->tuple[Support,Features,Tensor]: # support, query and the query's labels (E, Q, N), bool; all where `g` is
     "Features, words and labels of a batch of episodes."
-    b = collate(eps)
-    def features(ids): return Features(lambda: store[ids], store.mean_of(ids), ids)
-    return Support(features(b.support), torch.as_tensor(b.y), g[torch.as_tensor(b.labels)], b.labels),features(b.query),torch.as_tensor(b.y_query)
+    b,once = collate(eps),once or Once(store, g)
+    def here(a): return torch.as_tensor(a).to(g.device)
+    def features(ids): return Features(lambda: once.rows['locals'](ids), lambda: once.rows['means'](ids), ids, once)
+    return Support(features(b.support), here(b.y), once.rows['words'](b.labels), b.labels),features(b.query),here(b.y_query)
 
 # %% ../nbs/21_train.ipynb #85df727d
 @dataclass(frozen=True)
@@ -123,8 +125,11 @@ def train_step(
     "One step; its dropout is a function of (seed, step)."
     torch.manual_seed(int(rng(seed, 'dropout', step).integers(2**31)))
     for group in opt.param_groups: group['lr'] = lr
-    loss = model.train().loss(*batch)
-    opt.zero_grad(); loss.backward(); opt.step()
+    once = batch[0].x.once
+    with once.step() if once else contextlib.nullcontext():
+        loss = model.train().loss(*batch)
+        opt.zero_grad(); loss.backward()
+    opt.step()
     return loss.item()
 
 def _milestone(run, model, opt, state, step, validate, log):
@@ -151,6 +156,7 @@ def train(
     start:nn.Module|None=None, # begin with the weights it shares with this model
 )->nn.Module: # the best model (the last one without `validate`), in eval mode
     "Meta-train a model on episodes; interruptible, resumable, the same seed gives the same numbers."
+    keep_memory()
     run,kinds = Path(run),episodes if isinstance(episodes, list) else [episodes]
     begin(run, dict(config=cfg.to_dict(), schedule=asdict(schedule), seed=seed, episodes=[e.fingerprint() for e in kinds]))
     torch.manual_seed(int(rng(seed, 'weights').integers(2**31)))
@@ -180,10 +186,15 @@ def validator(
     "A validation score: mean AP over the first `n` episodes of each kind."
     from fsic_nb.metrics import episode_metrics
     def validate(method):
-        maps = []
+        maps,once = [],Once(store, g)
         for eps in episodes:
             for i in range(0, n, batch):
-                support,query,y = load(store, g, [eps[e] for e in range(i, min(i+batch, n))])
+                support,query,y = load(store, g, [eps[e] for e in range(i, min(i+batch, n))], once)
                 maps.append(episode_metrics(method(support)(query), y)['map'])
         return torch.cat([torch.as_tensor(m) for m in maps]).mean().item()
     return validate
+
+# %% ../nbs/21_train.ipynb #ab159e10
+if __name__=='__main__' and Path(sys.argv[0]).name=='train.py':
+    from fsic_nb.cli import fsic_train
+    fsic_train()

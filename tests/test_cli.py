@@ -236,3 +236,8 @@ def test_train_and_evaluate_on_photographs(photos, cache, tmp_path):
     from fsic_nb.cli import compare
     rows = compare([tmp_path/'run'], data='voc', root=root, shots=[1], episodes=3, out=tmp_path/'r.json', say=silent)
     assert [r['method'] for r in rows]==['simpleshot', 'refined'] and all(r['map']>45 for r in rows)
+
+def test_the_module_is_the_command():
+    "`accelerate launch -m fsic_nb.train` starts `fsic_train`."
+    r = subprocess.run([sys.executable, '-m', 'fsic_nb.train', '--config', 'no_such_cell', '--dry-run'], capture_output=True, text=True)
+    assert r.returncode==2 and 'no_such_cell: cannot be read' in r.stderr, r

@@ -20,6 +20,8 @@ def model(seed=0, **kw):
     torch.manual_seed(seed)
     return Model(Config(C, W, dim=D, heads=2, **kw)).eval()
 
+def interact(m, s, t, keep): return m(m.see(s.x.locals), m.read(t), s.y, keep)
+
 densities = st.sampled_from([0., .1, .4, 1.])
 
 @settings(max_examples=30, deadline=None)
@@ -43,13 +45,13 @@ def test_interaction_is_its_loop(seed, density, kept):
     m = CrossInteraction(C, D, 2).eval()
     keep,t = torch.rand(*s.y.shape, L)<kept,torch.randn(s.y.shape[1], D)
     with torch.no_grad():
-        P,x,q = m(s.x.locals, s.y, t, keep),m.norm(m.place(s.x.locals)),m.norm(t)
+        P,x,q = interact(m, s, t, keep),m.norm(m.place(s.x.locals)),m.norm(t)
         for i in range(len(t)):
             js = s.y[:,i].nonzero()[:,0]
             if not len(js): assert torch.equal(P[i], t[i]); continue
             places = torch.cat([x[j][keep[j,i]] for j in js])
             if not len(places): places = torch.cat([x[j] for j in js])
-            places = m.parts['conv'](m.parts['gate'](places[None], q[i:i+1]), t[i:i+1])
+            places = m.parts['conv'](m.parts['gate'](places[None], q[i:i+1]), m.parts['conv'].write(t[i:i+1]))
             assert torch.allclose(P[i], m.word_attention(q[i:i+1], places, torch.ones(places.shape[:2]).bool())[0], atol=1e-5)
 
 @pytest.mark.parametrize('kw', SWITCHES, ids=str)
@@ -76,9 +78,9 @@ def test_a_shut_gate_is_no_gate():
     with torch.no_grad():
         gate = gated.parts['gate']
         s,_ = make(0); t = torch.randn(4, D); keep = torch.rand(*s.y.shape, L)<.5
-        assert not torch.allclose(gated(s.x.locals, s.y, t, keep), plain(s.x.locals, s.y, t, keep), atol=1e-3)
+        assert not torch.allclose(interact(gated, s, t, keep), interact(plain, s, t, keep), atol=1e-3)
         gate.up.weight.zero_(); gate.up.bias.fill_(-torch.inf)
-        assert torch.equal(gated(s.x.locals, s.y, t, keep), plain(s.x.locals, s.y, t, keep))
+        assert torch.equal(interact(gated, s, t, keep), interact(plain, s, t, keep))
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), densities)

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fsic_nb import baselines
-from fsic_nb.cli import QUERIES, SHOTS, keep_memory, plan, prepare, refined_start, train_mean, trained
-from fsic_nb.core import rng, write_json
+from fsic_nb.cli import QUERIES, SHOTS, plan, prepare, refined_start, train_mean, trained
+from fsic_nb.core import keep_memory, rng, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate, records, words_only
@@ -134,6 +134,7 @@ class Encoded:
     "A store of places that are encoded already, for a model whose space does not learn."
     def __init__(self, b, model):
         with torch.no_grad(): self.x = torch.cat([model.places(b.store[np.arange(i, min(i+256, len(b.images)))]) for i in range(0, len(b.images), 256)])
+    def __len__(self): return len(self.x)
     def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
     def mean_of(self, ids): return None
 
@@ -216,7 +217,7 @@ class Repaired(Model):
         from fsic_nb.prototypes import mean_prototypes
         v, t = self.embed(support.x, support.g)
         if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
-        P = self.interact(support.x.locals, support.y, v, t)
+        P = self.interact(support.x.through(self.interact.see), support.y, v, t)
         if self.repair.startswith('residual'): P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
         return P, v, t
 
