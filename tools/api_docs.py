@@ -51,7 +51,7 @@ def parameters(module, f)->list: # (name, type, default, comment) of each; a nod
     else:
         a, plain = f.args, f.args.posonlyargs+f.args.args
         pairs = list(zip(plain, [None]*(len(plain)-len(a.defaults))+a.defaults)) + [(a.vararg, None)]*bool(a.vararg) + list(zip(a.kwonlyargs, a.kw_defaults)) + [(a.kwarg, None)]*bool(a.kwarg)
-        rows = [(p.lineno, {a.vararg: '*', a.kwarg: '**'}.get(p, '')+p.arg, show(p.annotation), show(d)) for p, d in pairs if p.arg not in ('self', 'cls')]
+        rows = [(p.lineno, {a.vararg: '*', a.kwarg: '**'}.get(p, '')+p.arg, show(p.annotation), show(d)) for k, (p, d) in enumerate(pairs) if k or p.arg not in ('self', 'cls')]
         if f.returns: rows.append((f.returns.end_lineno, 'returns', show(f.returns), ''))
     last = {line: k for k, (line, *_) in enumerate(rows)}   # a comment belongs to the last parameter of its line
     return [(*row[1:], module.comments.get(row[0], '') if last[row[0]]==k else '') for k, row in enumerate(rows)]
@@ -59,7 +59,7 @@ def parameters(module, f)->list: # (name, type, default, comment) of each; a nod
 
 def signature(name, f)->str:
     "The call as one writes it, a line a parameter if it is long."
-    args = [p.strip() for p in re.split(r', (?![^\[(]*[\])])', ast.unparse(f.args)) if p.strip().split(':')[0] not in ('self', 'cls')]
+    args = [p.strip() for k, p in enumerate(re.split(r', (?![^\[(]*[\])])', ast.unparse(f.args))) if k or p.strip().split(':')[0] not in ('self', 'cls')]
     end, one = ')' + (f' -> {ast.unparse(f.returns)}' if f.returns else ''), f'{name}({", ".join(args)}'
     return one+end if len(one+end)<90 else f'{name}(\n    ' + ',\n    '.join(args) + f',\n{end}'
 
