@@ -6,7 +6,7 @@ BIN := .venv/bin
 # two workers with one thread each; no progress bars in logs
 QUIET := OMP_NUM_THREADS=1 FSIC_PROGRESS=0 MPLBACKEND=Agg
 
-.PHONY: help demo test lab export notebooks clean python
+.PHONY: help demo test lab export notebooks docs clean python
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,7 +38,11 @@ notebooks: export ## run every notebook, save the outputs, write README.md
 	$(BIN)/python tools/notebooks.py run
 	$(BIN)/python tools/notebooks.py readme
 
+docs: python ## the documentation site in _site/html, from the saved outputs, without a network
+	@$(PYTHON) tools/setup_env.py dev
+	$(BIN)/python tools/build_docs.py
+
 clean: ## remove .venv, builds and the caches of tools; your results and fsic_nb's own caches stay
-	rm -rf .venv build dist _docs _proc *.egg-info .pytest_cache .hypothesis
+	rm -rf .venv build dist _site _docs _proc *.egg-info .pytest_cache .hypothesis
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 	@echo "Kept: scenes, features and weights in $${FSIC_HOME:-fsic_nb in your cache folder (or where FSIC_HOME pointed)}; delete that folder yourself to have them made again."
