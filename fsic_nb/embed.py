@@ -108,8 +108,8 @@ class Once:
     ): # (..., ...)
         "`f` of the rows `ids`."
         def make(i): return f(self.rows[of](i))
+        if torch.is_grad_enabled(): return self._with_gradient((f, of), make, ids)
         different = np.unique(ids)
-        if torch.is_grad_enabled(): return self._with_gradient((f, of), make, ids, different)
         if (f, of) not in self.tables: self.tables[f, of] = _Table(make(different[:1]), self.count[of], self.memory)
         table = self.tables[f, of]
         if table.learn(different, make): return _pick(table.made, self.at(table.slot[ids]))
@@ -117,18 +117,17 @@ class Once:
 
 # %% ../nbs/10_embed.ipynb #45cfdaea
 @patch
-def _with_gradient(self:Once, key, make, ids, different):
-    "Rows with their graph; remembered while a step lasts."
-    if self.taped is None: return make(ids) if len(different)==np.size(ids) else _pick(make(different), self.at(np.searchsorted(different, ids)))
-    known,made = self.taped.get(key, (different[:0], None))
-    new = np.setdiff1d(different, known)
-    if len(new):
-        known,more = np.concatenate([known, new]),make(new)
+def _with_gradient(self:Once, key, make, ids):
+    "Rows with their graph, in the order in which they are first asked for; remembered while a step lasts."
+    known,made = ({}, None) if self.taped is None else self.taped.get(key, ({}, None))
+    new = [i for i in dict.fromkeys(np.ravel(ids).tolist()) if i not in known]
+    if new:
+        more = make(np.array(new))
         if made is None: made = more
         else: made = tuple(map(torch.cat, zip(made, more))) if isinstance(made, tuple) else torch.cat([made, more])
-        self.taped[key] = known,made
-    order = np.argsort(known)
-    return _pick(made, self.at(order[np.searchsorted(known[order], ids)]))
+        known = {**known, **{i: len(known)+k for k,i in enumerate(new)}}
+        if self.taped is not None: self.taped[key] = known,made
+    return _pick(made, self.at([known[i] for i in np.ravel(ids).tolist()]).view(np.shape(ids)))
 
 @patch
 @contextlib.contextmanager

@@ -24,13 +24,13 @@ def evaluate(
     store,              # `FeatureStore` of all images
     g:Tensor,           # word vectors of all labels (C_all, W)
     n:int=200,          # episodes
-    batch:int|None=None, # episodes scored at once; default: as many as have about a thousand images
+    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
     "Score every method on the same first `n` episodes; what a method does to one image or one word alone it does once."
     keep_memory()
     varied = hasattr(episodes, '__len__')                                  # given supports: so many runs, each of a shape of its own
     if varied: n,batch = min(n, len(episodes)),1
-    batch = batch or max(1, 1024//(len(episodes[0].support)+len(episodes[0].query)))
+    batch = batch or max(1, 1500//(len(episodes[0].support)+len(episodes[0].query)))
     out,truth,once = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods},[],Once(store, g)
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
         support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))], once)

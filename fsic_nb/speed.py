@@ -554,9 +554,9 @@ def evaluation(b:Bench):
     eps,exact = Episodes(images, split, 'test', shots=1),with_lcm(paper, lcm='exact', keep='share')
     steps = paper.cfg.lcm_steps if not b.quick else 20
     iterated,ways = with_lcm(paper, lcm_steps=steps),len(eps[0].labels)
-    for name,method,plain,rate,n,few in [('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 1000, 400, 40), ('refined model', refined, plain_refined(refined), 100, 200, 10),
-                                         ('paper, exact LCM', exact, plain_paper(exact), 100, 200, 10),
-                                         (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, 100, 2)]:
+    for name,method,plain,rate,n,few in [('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 1000, 1000, 40), ('refined model', refined, plain_refined(refined), 100, 400, 10),
+                                         ('paper, exact LCM', exact, plain_paper(exact), 100, 400, 10),
+                                         (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, 200, 2)]:
         stage,n,few = f'evaluation, {name}, {ways}-way 1-shot',b.size(n, 4),b.size(few, 2)
         if not installed('sklearn'): yield absent(stage, ('evaluate', 'loops'), 10, 'scikit-learn'); continue
         def ours(): return evaluate({'m': method}, eps, FeatureStore(store.path), g, n=n)['m']    # opened anew: nothing is known from the last turn
@@ -606,7 +606,7 @@ def easy(b:Bench):
     "5-way 5-shot ProtoNet, one label a picture: ours against easyfsl."
     import random, torch
     names,ways,shots,queries = ('Episodes, evaluate', 'easyfsl'),5,5,b.size(15, 3)
-    stage,n = f'{ways}-way {shots}-shot ProtoNet, one label a picture',b.size(400, 5)
+    stage,n = f'{ways}-way {shots}-shot ProtoNet, one label a picture',b.size(1000, 5)
     if not installed('easyfsl'): yield absent(stage, names, 3, 'easyfsl'); return
     import easyfsl.utils
     from easyfsl.datasets import FeaturesDataset
