@@ -91,16 +91,15 @@ def leave_one_out(
     y:Tensor, # labels (..., S, N), bool
 )->Tensor: # (..., S, N, L): signed change of the loss of pair (j, i) when place k is left out; positive: k helps
     "The exact, signed, label-specific loss change of every place."
-    L,t,total,target = x.shape[-2],F.normalize(t, dim=-1),x.sum(-2, keepdim=True),y[...,None,:].to(x.dtype)
-    def loss(inner, sq): # inner (..., S, K, N), sq (..., S, K) -> BCE of each pair (..., S, K, N)
-        s = cos_score(inner*sq.clamp_min(1e-12).rsqrt()[...,None])
-        return s.exp().log1p()-s*target                             # |s| <= 20: nothing overflows
-    def whole(v): return (v[...,0,:]@t.mT)[...,None,:],v.square().sum(-1)
+    L,t,total = x.shape[-2],F.normalize(t, dim=-1),x.sum(-2)
+    c,v = total/(L-1)+b,total/L+b                                   # v without place k is c - x_k/(L-1)
     A = (x.flatten(-3, -2)@t.mT).unflatten(-2, x.shape[-3:-1])
-    c = total/(L-1)+b                                               # without place k: c - x_k/(L-1)
-    inner,sq = whole(c)
-    inner,sq = inner-A/(L-1),sq-2/(L-1)*torch.linalg.vecdot(x, c)+torch.linalg.vector_norm(x, dim=-1).square()/(L-1)**2
-    return (loss(inner, sq)-loss(*whole(total/L+b))).mT
+    inner = torch.cat([(c@t.mT)[...,None,:]-A/(L-1), (v@t.mT)[...,None,:]], -2)          # (..., S, L+1, N), the last row: with all places
+    without = c.square().sum(-1)[...,None]-2/(L-1)*torch.linalg.vecdot(x, c[...,None,:])+torch.linalg.vector_norm(x, dim=-1).square()/(L-1)**2
+    sq = torch.cat([without, v.square().sum(-1)[...,None]], -1)
+    s = cos_score(inner*sq.clamp_min(1e-12).rsqrt()[...,None])
+    loss = s.exp().log1p()-s*y[...,None,:].to(s.dtype)              # |s| <= 20: nothing overflows
+    return (loss[...,:-1,:]-loss[...,-1:,:]).mT
 
 # %% ../nbs/12_lcm.ipynb #8d00ad4e
 def keep_literal(

@@ -8,10 +8,10 @@ __all__ = ['FIELDS', 'SKLEARN', 'STARTS', 'STAGES', 'HEAD', 'wait', 'seconds', '
            'kept_alike', 'lcm', 'loo', 'plain_attention', 'prototype_loop', 'prototypes', 'sklearn_metrics', 'metrics',
            'installed', 'labels_of', 'rows_of', 'write_store', 'world_of', 'world', 'plain_simpleshot', 'plain_paper',
            'plain_refined', 'plain_round', 'plain_evaluate', 'subjects', 'untrained', 'with_lcm', 'evaluation',
-           'easy_sampler', 'accuracy_on', 'easy', 'jpegs', 'plain_extract', 'extraction', 'unbatched_step', 'training',
-           'rate_of', 'scaled', 'peak_memory', 'apart', 'extract_apart', 'extraction_curve', 'score_apart',
-           'large_store', 'run_fresh', 'startup', 'machine', 'line', 'chosen_stages', 'measure', 'parts_of',
-           'fsic_bench']
+           'easy_sampler', 'accuracy_on', 'easy', 'jpegs', 'plain_extract', 'extraction', 'decoding_and_forward',
+           'unbatched_step', 'training', 'rate_of', 'scaled', 'peak_memory', 'apart', 'extract_apart',
+           'extraction_curve', 'score_apart', 'large_store', 'run_fresh', 'startup', 'machine', 'line', 'chosen_stages',
+           'measure', 'parts_of', 'fsic_bench']
 
 # %% ../nbs/42_speed.ipynb #acdeb0f2
 import contextlib, functools, itertools, json, math, os, platform, sys, tempfile, time
@@ -678,7 +678,22 @@ def extraction(b:Bench):
         equal = f'cosine {torch.cosine_similarity(mine, theirs).min():.4f} on the same pixels'
     n = len(paths)
     row = record(b, f'features of {n} JPEG files', (f'extract, {precision}', 'timm in a plain loop'), (ours, against), 2 if precision=='bf16' else 1.5, equal, per=(n, n), unit='image')
-    yield dict(row, rate=round(1e3/row['ours_ms'], 1))
+    yield dict(row, rate=round(1e3/row['ours_ms'], 1), **decoding_and_forward(bb, paths[:16], precision))
+
+def decoding_and_forward(
+    bb,    # a `Backbone`
+    paths, # picture files
+    precision:str, # of the forward pass
+)->dict: # milliseconds a picture on one thread
+    "What decoding and the forward pass cost, each alone."
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        x = torch.stack([bb.transform(p) for p in paths]); bb(x, precision)
+        times = [(seconds(lambda: [bb.transform(p) for p in paths]), seconds(lambda: bb(x, precision))) for _ in range(5)]
+    finally: torch.set_num_threads(threads)
+    return dict(zip(('decode_ms', 'forward_ms'), np.round(1e3*np.median(times, 0)/len(paths), 2).tolist()))
 
 # %% ../nbs/42_speed.ipynb #19339fa1
 def unbatched_step(
