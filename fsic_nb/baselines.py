@@ -17,6 +17,7 @@ from .core import FsicError
 from .embed import Features, Support
 from .model import Configuration
 from .prototypes import gather, mean_prototypes, positives, simpleshot
+from .refine import solve_spd
 
 # %% ../nbs/23_baselines.ipynb #aaf8c638
 def among(
@@ -100,7 +101,7 @@ def labelprop(
         def scorer(query):
             A = graph(unit(torch.cat([support.x.means, query.means], -2), centre), k, tau)
             Y = F.pad(y, (0, 0, 0, query.means.shape[-2]))
-            f = torch.linalg.solve(torch.eye(A.shape[-1]).to(A)-alpha*A, Y)[...,y.shape[-2]:,:].clamp_min(0)+1e-6
+            f = solve_spd(torch.eye(A.shape[-1]).to(A)-alpha*A, Y)[...,y.shape[-2]:,:].clamp_min(0)+1e-6
             return torch.where(support.y.any(-2)[...,None,:], (f[...,:-1]/f[...,-1:]).log(), 0.)
         return scorer
     return method

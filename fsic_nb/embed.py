@@ -81,6 +81,7 @@ class _Table:
         new = ids[self.slot[ids]<0]
         if self.used+len(new)>self.room: self.slot[:],self.used,new = -1,0,ids    # full: begin anew
         if len(new)>self.room: return False
+        if not len(new): return True
         for part in np.split(new, range(256, len(new), 256)):
             end,made = self.used+len(part),make(part)
             for r,m in zip(self.rows, made if isinstance(made, tuple) else (made,)): r[self.used:end] = m

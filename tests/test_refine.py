@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from fsic_nb.core import FsicError
 from fsic_nb.embed import Features, Support
 from fsic_nb.model import Configuration
-from fsic_nb.refine import RefinedConfig, beginning, helps, kept_shares, score_change, soft_max
+from fsic_nb.refine import RefinedConfig, beginning, helps, kept_shares, ridge, score_change, soft_max
 from fsic_nb.train import load_model, save_model
 
 C,W,D,L = 12,5,10,9
@@ -134,3 +134,17 @@ def test_beginning_needs_a_classifier_for_the_vocabulary():
     with pytest.raises(FsicError, match='use classes=0'): beginning(cfg, None, np.arange(3), None, None)
     with pytest.raises(FsicError, match='rounds is -1'): RefinedConfig(C, W, rounds=-1)
     with pytest.raises(FsicError, match='unknown key'): Configuration.from_dict(dict(kind='refined', channels=1, words=1, round=2))
+
+def test_large_supports_are_solved_on_several_threads():
+    "More than 150 rows: PyTorch's batched LU fails at random there."
+    r,threads = torch.Generator().manual_seed(0),torch.get_num_threads()
+    u,y = F.normalize(torch.randn(24, 160, 32, generator=r), dim=-1),torch.rand(24, 160, generator=r)
+    omega,lam,m = torch.rand(24, 160, generator=r)+.1,torch.rand(24, generator=r)+.1,torch.randn(24, 32, generator=r)
+    want = ridge(*(x.double() for x in (u[:,:100], y[:,:100], omega[:,:100], lam, m)))
+    torch.testing.assert_close(ridge(u[:,:100], y[:,:100], omega[:,:100], lam, m).double(), want, atol=1e-4, rtol=1e-3)
+    A = u.double()@u.double().mT+torch.diag_embed(lam[:,None].double()/omega.double())
+    want = m.double()+(u.double().mT@torch.linalg.inv(A)@(y.double()-(u.double()@m.double()[...,None])[...,0])[...,None])[...,0]
+    try:
+        torch.set_num_threads(2)
+        for _ in range(20): torch.testing.assert_close(ridge(u, y, omega, lam, m).double(), want, atol=1e-4, rtol=1e-3)
+    finally: torch.set_num_threads(threads)
