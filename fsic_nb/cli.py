@@ -668,7 +668,7 @@ def numbers_of(
 
 def check_out(out:Path):
     "Raise unless a file can be written there."
-    up = next(p for p in out.absolute().parents if p.exists())
+    up = next((p for p in out.absolute().parents if p.exists()), out)
     if out.is_dir() or not up.is_dir() or not os.access(up, os.W_OK): raise FsicError(f'--out {out}: no file can be written there; name another one.')
 
 def run_names(runs:list, names:list)->dict: # name in the results -> run

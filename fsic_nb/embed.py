@@ -82,7 +82,7 @@ class _Table:
         if self.used+len(new)>self.room: self.slot[:],self.used,new = -1,0,ids    # full: begin anew
         if len(new)>self.room: return False
         if not len(new): return True
-        for part in np.split(new, range(256, len(new), 256)):
+        for part in np.split(new, range(64, len(new), 64)):
             end,made = self.used+len(part),make(part)
             for r,m in zip(self.rows, made if isinstance(made, tuple) else (made,)): r[self.used:end] = m
             self.slot[part],self.used = np.arange(self.used, end),end
@@ -95,7 +95,7 @@ class Once:
     def __init__(self,
         store,             # `FeatureStore` of all images, or what has its `[ids]`, `mean_of` and `len`
         g:Tensor,          # word vectors of all labels (C_all, W); everything is computed where they are
-        memory:int=2**30,  # bytes to remember of one function
+        memory:int=2**30,  # bytes to remember of one function; 0: within a call only
     ):
         def to(fetch): return lambda ids: fetch(ids).to(g.device)
         self.rows = dict(locals=to(store.__getitem__), means=to(store.mean_of), words=lambda ids: g[torch.as_tensor(ids)])

@@ -820,8 +820,9 @@ def score_apart(
     images,split,g = world_of(labels_of(n, labels, .01))
     start = time.perf_counter()
     store = FeatureStore(folder)
-    opened,at_open,start = time.perf_counter()-start,peak_memory(),time.perf_counter()
+    opened,at_open = time.perf_counter()-start,peak_memory()
     eps = Episodes(images, split, 'test', shots=1, ways=ways)
+    start = time.perf_counter()
     for e in range(count): eps[e]
     sampled = (time.perf_counter()-start)/count
     refined,paper = untrained(store.channels, g.shape[1], dim)

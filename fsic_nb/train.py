@@ -25,10 +25,10 @@ def load(
     store,    # `FeatureStore` of all images
     g:Tensor, # word vectors of all labels (C_all, W)
     eps:list, # E `Episode`s of equal shapes
-    once:Once|None=None, # what is remembered of other batches, `Once(store, g)`; default: nothing
+    once:Once|None=None, # what is remembered of other batches, `Once(store, g)`; default: nothing, so that weights may change
 )->tuple[Support,Features,Tensor]: # support, query and the query's labels (E, Q, N), bool; all where `g` is
     "Features, words and labels of a batch of episodes."
-    b,once = collate(eps),once or Once(store, g)
+    b,once = collate(eps),once or Once(store, g, memory=0)
     def here(a): return torch.as_tensor(a).to(g.device)
     def features(ids): return Features(lambda: once.rows['locals'](ids), lambda: once(as_it_is, ids, 'means'), ids, once)
     return Support(features(b.support), here(b.y), once.rows['words'](b.labels), b.labels),features(b.query),here(b.y_query)

@@ -85,3 +85,13 @@ def test_another_word_is_not_remembered():
     with torch.no_grad():
         assert torch.equal(s.through(torch.neg), -s.g)
         assert torch.equal(Support(s.x, s.y, s.g.roll(1, -2)).through(torch.neg), -s.g.roll(1, -2))
+
+def test_without_memory_new_weights_are_seen():
+    "A batch that `load` made is not stale after a training step."
+    store,model = Store(),fresh(RefinedConfig(C, W, dim=16))
+    s,q = next(both(store, Once(store, WORDS, memory=0), 3))
+    with torch.no_grad():
+        before = model(s)(q)
+        model.places.proj.weight.mul_(-1).add_(.1)
+        s2,q2 = list(both(store, None, 3))[1]
+        assert torch.allclose(model(s)(q), model(s2)(q2), atol=1e-5) and not torch.allclose(model(s)(q), before, atol=1e-3)
