@@ -503,8 +503,9 @@ def plain_evaluate(
     with torch.no_grad():
         for e in range(n):
             ep = episodes[e]
-            s = method(store[ep.support], torch.from_numpy(ep.y), g[torch.as_tensor(ep.labels)], store[ep.query])
-            out.append(sklearn_metrics(s, ep.y_query))
+            def here(x): return x.to(g.device)
+            s = method(here(store[ep.support]), here(torch.from_numpy(ep.y)), g[torch.as_tensor(ep.labels)], here(store[ep.query]))
+            out.append(sklearn_metrics(s.cpu(), ep.y_query))
     return out
 
 # %% ../nbs/42_speed.ipynb #1eccb8cf
@@ -516,9 +517,11 @@ def subjects(b:Bench)->tuple: # ImageSet, LabelSplit, FeatureStore, words, centr
         quiet = lambda line: None
         images,split,store,g,_ = prepare('scenes', say=quiet)
         refined,paper = (trained(m, 'scenes', images, split, store, g, say=quiet) for m in ('refined', 'paper'))
-        return images,split,store,g,train_mean(images, split, store, quiet),refined,paper
-    images,split,store,g = world(b, 120, 4, 7, 32)
-    return images,split,store,g,store.mean_of(np.arange(len(store))).mean(0),*untrained(store.channels, g.shape[1], 32)
+        centre = train_mean(images, split, store, quiet)
+    else:
+        images,split,store,g = world(b, 120, 4, 7, 32)
+        centre,(refined,paper) = store.mean_of(np.arange(len(store))).mean(0),untrained(store.channels, g.shape[1], 32)
+    return images,split,store,*(x.to(b.device) for x in (g, centre, refined, paper))       # features follow the words
 
 # %% ../nbs/42_speed.ipynb #25aad570
 def untrained(
