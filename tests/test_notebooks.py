@@ -125,8 +125,9 @@ def test_parameters_are_described(name):
 
 
 def imported(path):
-    "The modules of fsic_nb that a module of fsic_nb imports, anywhere in it."
-    for o in ast.walk(tree(path)):
+    "The modules of fsic_nb that a module of fsic_nb imports, anywhere in it but where it is run as a command."
+    code = [o for o in tree(path).body if not (isinstance(o, ast.If) and '__name__' in ast.unparse(o.test))]
+    for o in (x for c in code for x in ast.walk(c)):
         if isinstance(o, ast.ImportFrom):
             full = ('fsic_nb' + ('.'+o.module if o.module else '')) if o.level else o.module
             if full=='fsic_nb': yield from (a.name for a in o.names)
