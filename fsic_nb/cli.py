@@ -4,12 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHOTS', 'QUERIES', 'RECIPES', 'AS_COCO', 'DATA', 'DEMO', 'recipe', 'Setup', 'coco_base', 'read_images', 'check_data',
-           'prepare', 'Plan', 'training_kinds', 'configuration', 'refined_start', 'plan', 'run_folder', 'progress_of',
-           'alone', 'validation', 'trained', 'train_mean', 'check_names', 'methods', 'figures', 'demo', 'report',
-           'fsic_demo', 'cell_of', 'about_run', 'same_run', 'new_run', 'learn', 'tune', 'about_tuned', 'run_cell',
-           'cost_of', 'fsic_train', 'read_run', 'open_run', 'coco_episodes', 'scored_episodes', 'numbers_of',
-           'check_out', 'run_names', 'seen', 'say_seen', 'is_tuned', 'check_alone', 'setup_of', 'scored', 'compare',
-           'fsic_evaluate']
+           'prepare', 'Plan', 'training_kinds', 'plan', 'trained', 'check_names', 'methods', 'demo', 'report',
+           'fsic_demo', 'learn', 'run_cell', 'cost_of', 'fsic_train', 'coco_episodes', 'numbers_of', 'check_out',
+           'run_names', 'seen', 'say_seen', 'is_tuned', 'check_alone', 'setup_of', 'compare', 'fsic_evaluate']
 
 # %% ../nbs/31_cli.ipynb #690d7cfd
 import contextlib, difflib, functools, json, os, re, sys, time
@@ -50,7 +47,9 @@ class Setup(NamedTuple):
     words:str = 'glove-50' # see `load_words`
     queries:int = QUERIES # Q, query images a label
 
-def coco_base(images)->object: # `LabelSplit`
+def coco_base(
+    images, # `ImageSet` of COCO
+)->object: # `LabelSplit`
     "COCO's labels that VOC_SPLIT neither trains nor validates with."
     from fsic_nb.data import LabelSplit, VOC_SPLIT
     base = {AS_COCO.get(n, n) for part in ('train', 'val') for n in VOC_SPLIT.labels(part)}
@@ -219,14 +218,18 @@ def run_folder(
     return home()/'runs'/f'{method}-{key}'
 
 # %% ../nbs/31_cli.ipynb #1f0df740
-def progress_of(run:Path)->tuple: # steps made and steps planned; (0, None) if there is no run
+def progress_of(
+    run:Path, # the folder of a run
+)->tuple: # steps made and steps planned; (0, None) if there is no run
     "How far a run has come."
     if not (run/'run.json').exists(): return 0,None
     done = read_json(run/'last'/'state.json')['step'] if (run/'last').exists() else 0
     return done,read_json(run/'run.json')['schedule']['steps']
 
 @contextlib.contextmanager
-def alone(run:Path):
+def alone(
+    run:Path, # the folder of a run
+):
     "Two processes that want the same run: one trains, the other waits."
     from filelock import FileLock
     run.parent.mkdir(parents=True, exist_ok=True)
@@ -425,7 +428,9 @@ def fsic_demo(
     demo(data, root, out, seed, quick, say=functools.partial(print, flush=True))
 
 # %% ../nbs/31_cli.ipynb #8b19d864
-def cell_of(cell)->dict:
+def cell_of(
+    cell, # a `Cell`, or None
+)->dict:
     "What a run keeps of its `Cell` (None: nothing)."
     from dataclasses import asdict
     return dict(cell=asdict(cell)) if cell else {}
@@ -444,13 +449,19 @@ def about_run(
                 backbone=store.meta['backbone'], weights=store.meta['weights'], features=store.key, seed=seed, quick=bool(quick))
 
 # %% ../nbs/31_cli.ipynb #1094650f
-def same_run(out:Path, about:dict):
+def same_run(
+    out:Path, # the folder of the run
+    about:dict, # what `about.json` should say
+):
     "Raise if the folder holds a run about which something else is known."
     old = read_json(out/'about.json') if (out/'about.json').exists() else about
     for k in about:
         if old.get(k)!=about[k]: raise FsicError(f'--out {out}: holds another run ({k} is {old.get(k)}, not {about[k]}); name another folder.')
 
-def new_run(out:Path, about:dict):
+def new_run(
+    out:Path, # the folder of the run
+    about:dict, # what `about.json` should say
+):
     "Raise unless the folder is new, empty, or holds this run."
     if out.exists() and not (out.is_dir() and ((out/'about.json').exists() or not any(out.iterdir()))):
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
@@ -666,19 +677,27 @@ def numbers_of(
     if not all(re.fullmatch('[1-9][0-9]{0,3}', w) for w in words): raise FsicError(f'{what} {text!r}: expected whole numbers from 1 on, separated by commas, such as 1,5.')
     return sorted({int(w) for w in words})
 
-def check_out(out:Path):
+def check_out(
+    out:Path, # the file to be written
+):
     "Raise unless a file can be written there."
     up = next((p for p in out.absolute().parents if p.exists()), out)
     if out.is_dir() or not up.is_dir() or not os.access(up, os.W_OK): raise FsicError(f'--out {out}: no file can be written there; name another one.')
 
-def run_names(runs:list, names:list)->dict: # name in the results -> run
+def run_names(
+    runs:list, # from `read_run`
+    names:list, # methods that are scored as well
+)->dict: # name in the results -> run
     "A run is called by its method, and by its folder as well where that is not enough."
     many = [r['method'] for r in runs]
     called = [m if many.count(m)==1 and m not in names else f'{m} ({r["path"].name})' for m,r in zip(many, runs)]
     return {n if called.count(n)==1 else f'{r["method"]} ({r["path"]})': r for n,r in zip(called, runs)}
 
 # %% ../nbs/31_cli.ipynb #b81997a8
-def seen(run:dict, split)->list: # label names
+def seen(
+    run:dict, # from `read_run`
+    split, # `LabelSplit` of the test labels
+)->list: # label names
     "Test labels that a run was trained or chosen on, under the same name."
     return [n for n in split.labels('test') if n in {*run['train'], *run['val']}]
 
@@ -697,7 +716,10 @@ def is_tuned(
     "Was the network trained, too?"
     return run.get('cell', {}).get('mode')=='finetuned'
 
-def check_alone(runs:list, names:list):
+def check_alone(
+    runs:list, # from `read_run`
+    names:list, # methods without training, by name
+):
     "A fine-tuned run has features of its own."
     if not any(map(is_tuned, runs)): return
     if len(runs)>1: raise FsicError('a fine-tuned run has features of its own; score it alone, and the others in a call of their own (the same seed gives the same episodes).')

@@ -18,7 +18,9 @@ class FsicError(ValueError):
     "Something the user can mend, said in one sentence that names the file or record and the remedy."
 
 # %% ../nbs/00_core.ipynb #0652c8cc
-def friendly(f):
+def friendly(
+    f, # the function behind a command
+):
     "Print a `FsicError` as one line on stderr and exit with 2."
     @functools.wraps(f)
     def inner(*args, **kwargs):
@@ -70,12 +72,15 @@ def build_once(
     return path
 
 # %% ../nbs/00_core.ipynb #81796e37
-def write_json(path:str|Path, obj):
+def write_json(
+    path:str|Path, # the file
+    obj, # what JSON can hold
+):
     "Write `obj` as indented JSON, atomically; keys keep their order."
     with atomic(path) as tmp: tmp.write_text(json.dumps(obj, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
 
 def read_json(
-    path:str|Path,
+    path:str|Path, # the file
     hook=None, # called with every object as a dict, gives what to keep of it (`object_hook` of json)
 ):
     "Read JSON; a missing or damaged file is a `FsicError` that names it."
@@ -84,13 +89,17 @@ def read_json(
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e
 
 # %% ../nbs/00_core.ipynb #66d6c4d1
-def rng(*key:int|str)->np.random.Generator: # a fresh generator
+def rng(
+    *key:int|str, # whole numbers and words, e.g. seed, part, episode
+)->np.random.Generator: # a fresh generator
     "A random generator that is a function of its key alone, e.g. `rng(seed, 'test', e)`."
     ints = [int.from_bytes(hashlib.sha256(k.encode()).digest()[:4], 'little') if isinstance(k, str) else int(k) for k in key]
     return np.random.default_rng(ints)
 
 # %% ../nbs/00_core.ipynb #13ed3fba
-def fingerprint(*parts)->str: # 16 hexadecimal digits
+def fingerprint(
+    *parts, # bytes, arrays, or anything JSON can hold
+)->str: # 16 hexadecimal digits
     "A short hash of bytes, arrays and anything JSON can hold."
     h = hashlib.sha256()
     for p in parts:
@@ -109,6 +118,9 @@ def keep_memory():
     libc.mallopt(-4, 0); libc.mallopt(-1, 2**31-1)       # M_MMAP_MAX, M_TRIM_THRESHOLD (malloc.h)
 
 # %% ../nbs/00_core.ipynb #b780b68b
-def progress(it=None, **kwargs):
+def progress(
+    it=None, # what is counted; None: a bar moved by hand
+    **kwargs, # passed on to `tqdm`: desc, unit, total
+):
     "`tqdm` over `it`, unless the environment says `FSIC_PROGRESS=0`."
     return tqdm(it, disable=os.environ.get('FSIC_PROGRESS')=='0', **kwargs)

@@ -99,12 +99,16 @@ class LabelSplit:
             both = sorted(set(self.labels(a)) & set(self.labels(b)))
             if both: raise FsicError(f'{self.name}: {", ".join(both)} in {a} and in {b}; a label may be in one part only.')
 
-    def tasks(self, part:str)->list:
+    def tasks(self,
+        part:str, # 'train', 'val' or 'test'
+    )->list: # of lists of names
         "The tasks of a part, each a list of label names."
         if part not in PARTS: raise FsicError(f'{self.name}: no part is called {part!r}; parts are {", ".join(PARTS)}.')
         return getattr(self, part)
 
-    def labels(self, part:str)->list:
+    def labels(self,
+        part:str, # 'train', 'val' or 'test'
+    )->list: # of names
         "All labels of a part, each once, in order."
         return list(dict.fromkeys(n for t in self.tasks(part) for n in t))
 
@@ -122,12 +126,16 @@ def _tasks(tasks, where):
 
 # %% ../nbs/01_data.ipynb #358d5e50
 @patch
-def to_json(self:LabelSplit, path:str|Path):
+def to_json(self:LabelSplit,
+    path:str|Path, # the file to write
+):
     "Write the split to `path`, with its hash."
     write_json(path, dict(name=self.name, source=self.source, hash=self.fingerprint(), **{p: self.tasks(p) for p in PARTS}))
 
 @patch(cls_method=True)
-def from_json(cls:LabelSplit, path:str|Path)->LabelSplit:
+def from_json(cls:LabelSplit,
+    path:str|Path, # a file that `to_json` wrote, or of the same form
+)->LabelSplit:
     "Read a split; whatever is wrong is an error that names the file."
     d = read_json(path)
     if not isinstance(d, dict) or {'name', *PARTS} - set(d) or set(d) - {'name', 'source', 'hash', *PARTS}:

@@ -163,7 +163,7 @@ class Embed(nn.Module):
 
 # %% ../nbs/10_embed.ipynb #ad6bf55b
 def cos_score(
-    cos:Tensor, # cosines
+    cos:Tensor, # cosines (...)
 )->Tensor: # scores 20 (1 - d), same shape
     "The paper's score s (step 2) as a function of the cosine."
     return 20*(1-(2-2*cos).clamp_min(1e-6).sqrt())

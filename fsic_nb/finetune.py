@@ -54,13 +54,17 @@ class LocalFeatures(nn.Module):
         with torch.autocast(x.device.type, half, enabled=half is not None): f = places(self.network, x)
         return f.flatten(1, 2).float()
 
-def norms(module:nn.Module)->list: # of modules
+def norms(
+    module:nn.Module, # a network
+)->list: # of modules
     "The batch norms of a network."
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 # %% ../nbs/21b_finetune.ipynb #9cd34023
 @contextlib.contextmanager
-def unrecorded(module:nn.Module):
+def unrecorded(
+    module:nn.Module, # a network in training mode
+):
     "Within the block batch norms leave their running statistics alone."
     old = [(m, m.track_running_stats) for m in norms(module)]
     for m,_ in old: m.track_running_stats = m.track_running_stats and not m.training
@@ -121,7 +125,9 @@ class FineTunedConfig(Configuration, kind='finetuned'):
     words = property(lambda self: getattr(self.head, 'words', None))    # W, of the word vectors
 
 # %% ../nbs/21b_finetune.ipynb #ece61c43
-def channels_of(module:nn.Module)->int:
+def channels_of(
+    module:nn.Module, # a network without its classifier
+)->int:
     "C, the channels of a network's last feature map."
     return module.num_features if hasattr(module, 'num_features') else module.fc.in_features
 
@@ -286,7 +292,9 @@ class Live:
     def __len__(self): return len(self.pictures.paths)
 
     @torch.no_grad()
-    def __getitem__(self, ids)->Tensor: # float32 (..., L, C), on the CPU
+    def __getitem__(self,
+        ids, # numbers of pictures (...)
+    )->Tensor: # float32 (..., L, C), on the CPU
         "Local features of the pictures `ids`."
         ids = np.asarray(ids)
         new = [i for i in np.unique(ids).tolist() if i not in self.known]
@@ -295,7 +303,9 @@ class Live:
             self.known.update(zip(now, self.net(self.pictures(now)).cpu()))
         return torch.stack([self.known[i] for i in ids.ravel().tolist()]).unflatten(0, ids.shape)
 
-    def mean_of(self, ids)->Tensor: # float32 (..., C)
+    def mean_of(self,
+        ids, # numbers of pictures (...)
+    )->Tensor: # float32 (..., C)
         "The mean over the places of every picture in `ids`."
         return self[ids].mean(-2)
 

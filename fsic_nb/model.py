@@ -47,7 +47,7 @@ class Config(Configuration, kind='paper'):
     words:int                 # W, of the word vectors
     dim:int = 512             # D, of the joint space
     heads:int = 8             # of the attention
-    dropout:float = .1
+    dropout:float = .1        # on the attention's output
     prototype:str = 'cross'   # 'cross'-interaction, 'wagp', or 'words' alone
     parts:tuple = PARTS       # of the cross-interaction, before its attention
     lcm:str = 'iterated'      # which loss change: 'iterated', 'exact', 'label' (exact, label-specific) or 'none'

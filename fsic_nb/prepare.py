@@ -73,7 +73,7 @@ def _same_file(record:dict|None, path:Path)->bool:
     return record is not None and (record.get('size'), record.get('time'))==(s.st_size, s.st_mtime_ns)
 
 # %% ../nbs/01c_prepare.ipynb #2490b845
-def _check(path:Path, name:str)->dict:
+def _line_of(path:Path, name:str)->dict:
     "A line of the part file."
     try: time = os.stat(path).st_mtime_ns                  # before it is read: a change meanwhile is noticed
     except OSError: time = None
@@ -116,7 +116,7 @@ def prepare_tree(
         done = _done(part)
         todo = [k for k, n in enumerate(names) if not _same_file(done.get(n), files[k])]
         with (open(part, 'a', **_TEXT, buffering=1) as f, progress(total=len(names), initial=len(names)-len(todo), desc=f'pictures of {images.name}', unit='images') as bar,
-              closing(in_order(lambda k: _check(files[k], names[k]), todo, workers)) as results):
+              closing(in_order(lambda k: _line_of(files[k], names[k]), todo, workers)) as results):
             f.write('\n')                                  # ends a line that was cut off
             for r in results: f.write(_line(r)); done[r['path']] = r; bar.update()
         records = [_record(done[n], [images.names[c] for c in row.nonzero()[0]]) for n, row in zip(names, images.labels)]

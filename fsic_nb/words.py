@@ -83,7 +83,7 @@ def _block(path, lines, w):
     return [c[0].decode('utf8', 'replace') for c in cut],np.array([c[1:] for c in cut]).astype(np.float32)
 
 # %% ../nbs/03_words.ipynb #569d3c7d
-def _once(words, vectors):
+def _first_of_each(words, vectors):
     "Every word once, with its first vector."
     first = {}
     for i,o in enumerate(words): first.setdefault(o, i)
@@ -92,7 +92,7 @@ def _once(words, vectors):
 def _cut_off(path, v, n): return FsicError(f'{path}: its header promises {v:,} words but only {n:,} are there; restore the file.')
 
 # %% ../nbs/03_words.ipynb #b0b6a5fc
-def _text(path, v, w, limit):
+def _read_text(path, v, w, limit):
     "Words and vectors of a text file."
     words,vectors,most = [],[],min(o for o in (v, limit, float('inf')) if o is not None)
     with _open(path) as f:
@@ -102,7 +102,7 @@ def _text(path, v, w, limit):
             a,b = _block(path, block, w)
             words += a; vectors.append(b)
     if v is not None and len(words)<most: raise _cut_off(path, v, len(words))
-    return _once(words, np.concatenate(vectors or [np.zeros((0, w), np.float32)]))
+    return _first_of_each(words, np.concatenate(vectors or [np.zeros((0, w), np.float32)]))
 
 # %% ../nbs/03_words.ipynb #bf784167
 def _records(f, size):
@@ -125,14 +125,14 @@ def _binary(path, v, w, limit):
         both = list(islice(_records(f, 4*w), most))
     if len(both)<most: raise _cut_off(path, v, len(both))
     vectors = np.frombuffer(b''.join(o for _,o in both), dtype='<f4').reshape(-1, w)
-    return _once([o.decode('utf8', 'replace') for o,_ in both], vectors)
+    return _first_of_each([o.decode('utf8', 'replace') for o,_ in both], vectors)
 
 # %% ../nbs/03_words.ipynb #f5fd09d8
 def _file(path, limit=None, large=32_000_000):
     "Word vectors of a file; those of a file of more than `large` bytes are kept in the cache."
     path = Path(path)
     def read():
-        try: kind,v,w = kind_of(path); return (_text if kind=='text' else _binary)(path, v, w, limit)
+        try: kind,v,w = kind_of(path); return (_read_text if kind=='text' else _binary)(path, v, w, limit)
         except (EOFError, gzip.BadGzipFile, OSError) as e: raise FsicError(f'{path}: cannot be read ({e}); restore the file.') from e
     if path.stat().st_size<=large: return keyed(*read(), path)
     def build(tmp):
@@ -145,7 +145,7 @@ def _file(path, limit=None, large=32_000_000):
     return keyed(read_json(d/'words.json'), np.load(d/'vectors.npy', mmap_mode='r', allow_pickle=False), path)
 
 # %% ../nbs/03_words.ipynb #154abfac
-def _named(name, limit=None):
+def _downloaded(name, limit=None):
     "Word vectors by their name in `gensim.downloader`."
     import gensim.downloader as api
     wait = socket.getdefaulttimeout()
@@ -166,7 +166,7 @@ def _load(source, limit, stamp):
     if source=='glove-50':
         kv = _packaged()
         return keyed(kv.index_to_key[:limit], kv.vectors[:limit]) if limit else kv
-    return _file(source, limit) if stamp else _named(source, limit)
+    return _file(source, limit) if stamp else _downloaded(source, limit)
 
 def load_words(
     source='glove-50', # 'glove-50' (packaged), a GloVe or word2vec file (.txt, .vec, .bin, .gz), or a gensim.downloader name
