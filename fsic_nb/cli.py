@@ -55,6 +55,7 @@ def coco_base(
     base = {AS_COCO.get(n, n) for part in ('train', 'val') for n in VOC_SPLIT.labels(part)}
     return LabelSplit('coco', [], [], [n for n in images.names if n not in base], 'labels that VOC_SPLIT neither trains nor validates with')
 
+# %% ../nbs/31_cli.ipynb #a2884589
 def read_images(
     data:str,           # a key of `DATA`
     root:str|None=None, # the data set's folder; for scenes, where to put them (default: the cache)
