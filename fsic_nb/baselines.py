@@ -160,7 +160,10 @@ def oracle(
 # %% ../nbs/23_baselines.ipynb #52dc7cde
 class Points(nn.Module):
     "Standardised mean features in a learned space."
-    def __init__(self, channels:int, dim:int): # C and D
+    def __init__(self,
+        channels:int, # C, of the backbone
+        dim:int,      # D, of the learned space
+    ):
         super().__init__()
         self.norm,self.embed = nn.BatchNorm1d(channels, affine=False),nn.Linear(channels, dim)
 
@@ -183,7 +186,7 @@ class RelationConfig(Configuration, kind='relation'):
     channels:int        # C, of the backbone
     dim:int = 256       # D, of the learned space
     hidden:int = 128    # of the relation
-    dropout:float = .1
+    dropout:float = .1  # on the hidden ones of the relation
 
     def build(self):
         "The module of this configuration, with fresh weights."
@@ -206,7 +209,11 @@ class Relation(nn.Module):
             return self.relate(torch.cat([q, p, q*p], -1))[...,0]
         return scorer
 
-    def loss(self, support:Support, query:Features, y:Tensor)->Tensor: # a number
+    def loss(self,
+        support:Support,
+        query:Features, # Q images
+        y:Tensor,       # their labels (..., Q, N), bool
+    )->Tensor: # a number
         "Binary cross-entropy on the queries."
         return F.binary_cross_entropy_with_logits(self(support)(query), y.float())
 
@@ -230,11 +237,17 @@ class Laso(nn.Module):
         self.union,self.inter,self.minus = (small_mlp(2*cfg.dim, cfg.hidden, cfg.dim) for _ in range(3))
         self.scale = nn.Parameter(torch.tensor([10., -1.]))                              # of the cosine, and what is added
 
-    def score(self, z:Tensor, P:Tensor)->Tensor: # logits (..., n, N) of points (..., n, D) and prototypes (..., N, D)
+    def score(self,
+        z:Tensor, # points (..., n, D)
+        P:Tensor, # prototypes (..., N, D)
+    )->Tensor: # logits (..., n, N)
         "Scaled cosines."
         return self.scale[0]*F.normalize(z, dim=-1)@F.normalize(P, dim=-1).mT+self.scale[1]
 
-    def prototypes(self, z:Tensor, y:Tensor)->Tensor: # (..., N, D) from points (..., S, D) and labels (..., S, N)
+    def prototypes(self,
+        z:Tensor, # points (..., S, D)
+        y:Tensor, # labels (..., S, N), bool
+    )->Tensor: # (..., N, D)
         "Means over images, unions of all pairs and intersections of all pairs, added up."
         j,k = torch.triu_indices(z.shape[-2], z.shape[-2], 1)
         a,b,ya,yb = z[...,j,:],z[...,k,:],y[...,j,:],y[...,k,:]
@@ -248,7 +261,11 @@ class Laso(nn.Module):
 
 # %% ../nbs/23_baselines.ipynb #da32e2da
 @patch
-def loss(self:Laso, support:Support, query:Features, y:Tensor)->Tensor: # a number
+def loss(self:Laso,
+    support:Support,
+    query:Features, # Q images
+    y:Tensor,       # their labels (..., Q, N), bool
+)->Tensor: # a number
     "Labels of queries and of their unions, intersections and differences, and the symmetries of the operations."
     z,a = self.points(support.x),self.points(query)
     P,b,yb = mean_prototypes(z, support.y),a.roll(1, -2),y.roll(1, -2)

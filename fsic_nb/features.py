@@ -46,7 +46,7 @@ class Transform:
     "How a picture becomes the network's input: the *whole* picture squeezed to a square, then $(x - mean)/std$."
     size:int=224 # pixels of a side
     mean:tuple=(127., 127., 127.) # per colour, on the scale 0..255
-    std:tuple=(128., 128., 128.)
+    std:tuple=(128., 128., 128.) # the same
     method:str='whole picture to a square, Pillow bicubic, JPEG draft 2x, alpha on white, v1' # part of every key
 
     def __call__(self,
@@ -90,7 +90,9 @@ def places(
     return x if last else x.permute(0, 2, 3, 1)
 
 # %% ../nbs/04_features.ipynb #7d4e3d68
-def fold(module:nn.Module)->nn.Module: # a copy with fewer layers
+def fold(
+    module:nn.Module, # a network in eval mode
+)->nn.Module: # a copy with fewer layers
     "Multiply every batch norm that stands behind a convolution into its weights."
     folded = copy.deepcopy(module).eval()
     for m in list(folded.modules()):
@@ -287,7 +289,9 @@ def _take(self:FeatureStore, a, ids):
     return torch.from_numpy(a[ids.ravel()]).float().reshape(*ids.shape, *a.shape[1:])
 
 @patch
-def __getitem__(self:FeatureStore, ids)->torch.Tensor: # float32 (..., L, C)
+def __getitem__(self:FeatureStore,
+    ids, # picture numbers of any shape
+)->torch.Tensor: # float32 (..., L, C)
     "Local features of the pictures `ids`."
     return self._take(self.locals, ids)
 

@@ -65,7 +65,10 @@ class Bench:
     device:str = 'cpu'  # of the kernels
     peaks:tuple = (0, 0) # bytes and operations a second, from `machine_peaks`; 0: not measured
 
-    def size(self, full, quick):
+    def size(self,
+        full,  # of a full run
+        quick, # of a quick one
+    ):
         "One of two sizes."
         return quick if self.quick else full
 
@@ -778,7 +781,10 @@ def peak_memory()->float: # MiB
     except ImportError: return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform=='darwin' else 1024)
 
-def apart(f, *args):
+def apart(
+    f, # a function of this module
+    *args, # what it is called with
+):
     "`f(*args)` in a fresh process."
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context

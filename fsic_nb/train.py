@@ -33,7 +33,9 @@ def load(
     def features(ids): return Features(lambda: once.rows['locals'](ids), lambda: once(as_it_is, ids, 'means'), ids, once)
     return Support(features(b.support), here(b.y), once.rows['words'](b.labels), b.labels),features(b.query),here(b.y_query)
 
-def as_it_is(x:Tensor)->Tensor: # any
+def as_it_is(
+    x:Tensor, # any (...)
+)->Tensor: # the same (...)
     "What is remembered of a mean that is used as it is."
     return x
 
@@ -49,7 +51,9 @@ class Schedule:
     every:int = 100      # steps between validations (and checkpoints)
     decay:bool = False   # fall linearly to zero over all steps; the paper's rate stays constant
 
-    def at(self, step:int)->float: # step counts from 0
+    def at(self,
+        step:int, # counts from 0
+    )->float:
         "The learning rate of a step."
         lr = self.lr if step>=self.warmup else self.lr_start+(self.lr-self.lr_start)*step/self.warmup
         return lr*(1-step/self.steps) if self.decay else lr
@@ -57,14 +61,19 @@ class Schedule:
 PAPER = Schedule(steps=20_000, lr=1e-4, warmup=1_000, lr_start=1e-6, batch=1, every=1_000)
 
 # %% ../nbs/21_train.ipynb #379decd4
-def save_model(model:nn.Module, path:str|Path): # the folder to write
+def save_model(
+    model:nn.Module, # with its configuration as `cfg`
+    path:str|Path,   # the folder to write
+):
     "Write weights and configuration into a folder, atomically."
     with atomic(path) as tmp:
         tmp.mkdir()
         save_file({k: v.contiguous() for k,v in model.state_dict().items()}, tmp/'weights.safetensors')
         write_json(tmp/'config.json', model.cfg.to_dict())
 
-def read_tensors(path:Path)->dict: # name -> tensor
+def read_tensors(
+    path:Path, # a safetensors file
+)->dict: # name -> tensor
     "A safetensors file, or a `FsicError` that names it."
     try: tensors = load_file(path)
     except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
@@ -72,7 +81,9 @@ def read_tensors(path:Path)->dict: # name -> tensor
     if bad:=[k for k,v in tensors.items() if not v.isfinite().all()]: raise FsicError(f'{path}: {bad[0]} is not finite; train again with a smaller learning rate.')
     return tensors
 
-def load_model(path:str|Path)->nn.Module: # in eval mode
+def load_model(
+    path:str|Path, # the folder that `save_model` wrote
+)->nn.Module: # in eval mode
     "Read a model that `save_model` wrote."
     path = Path(path)
     model,weights = Configuration.from_dict(read_json(path/'config.json')).build(),read_tensors(path/'weights.safetensors')
@@ -110,7 +121,10 @@ def _open_log(path, step):
     path.write_text(''.join(l+'\n' for l in old), encoding='utf-8')
     return path.open('a', encoding='utf-8')
 
-def begin(run:Path, what:dict):
+def begin(
+    run:Path,  # the run's folder
+    what:dict, # what `run.json` should say
+):
     "Make the run's folder, or make sure that it belongs to the same run."
     if not (run/'run.json').exists(): return write_json(run/'run.json', what)
     old,new = read_json(run/'run.json'),json.loads(json.dumps(what))
