@@ -232,8 +232,7 @@ class LasoConfig(Configuration, kind='laso'):
 class Laso(nn.Module):
     "LaSO-style set operations on features (Alfassi et al., CVPR 2019), which augment the support. A method."
     def __init__(self, cfg:LasoConfig):
-        super().__init__()
-        self.cfg,self.points = cfg,Points(cfg.channels, cfg.dim)
+        super().__init__(); self.cfg,self.points = cfg,Points(cfg.channels, cfg.dim)
         self.union,self.inter,self.minus = (small_mlp(2*cfg.dim, cfg.hidden, cfg.dim) for _ in range(3))
         self.scale = nn.Parameter(torch.tensor([10., -1.]))                              # of the cosine, and what is added
 

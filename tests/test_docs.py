@@ -206,3 +206,9 @@ def test_no_page_is_wider_than_a_phone(browser, address, site):
         p.goto(address+f.name)
         if p.evaluate('document.documentElement.scrollWidth')>390: wide.append(f.name)
     assert not wide
+
+
+def test_hints_are_hidden_and_set_as_text(site):
+    html = page(site, '12_lcm.html')
+    hints = re.findall(r'<details>.*?</details>', html, re.S)
+    assert len(hints)>=2 and all('<p>' in h and '$' not in h for h in hints) and any('<math' in h for h in hints)

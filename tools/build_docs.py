@@ -111,7 +111,7 @@ def notebook_page(path, folder, names, born)->str: # Markdown
     for c in directives(read_nb(path)).cells:
         if c.cell_type=='markdown': blocks.append(relink(c.source, f'nbs/{path.name}', f'{name}.md', names))
         else: blocks += code_cell(c, name, folder, born.get(c.id, []))
-    return figures('\n\n'.join(blocks)) + '\n'
+    return figures('\n\n'.join(blocks)).replace('<details><summary>', '<details markdown="1"><summary>') + '\n'
 
 
 # --- the site -------------------------------------------------------------------------------------------------------------
