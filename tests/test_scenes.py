@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     ("import os; os._exit(3)", FsicError, 'exit code 3')])
 def test_a_failed_process_is_heard(code, error, says):
     p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE)
-    with pytest.raises(error, match=re.escape(says)): m._check(p)
+    with pytest.raises(error, match=re.escape(says)): m._raise_failed(p)
     p.communicate()
 
 def test_a_process_that_fails_stops_the_others(tmp_path, monkeypatch):

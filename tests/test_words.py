@@ -128,7 +128,7 @@ def test_large_files_are_parsed_once(tmp_path, monkeypatch):
     monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
     path = write(tmp_path/'v.txt', 'glove', ['cat', 'dog'], np.eye(2, dtype=np.float32))
     first = W._file(path, large=0)
-    monkeypatch.setattr(W, '_text', lambda *_: pytest.fail('parsed again'))
+    monkeypatch.setattr(W, '_read_text', lambda *_: pytest.fail('parsed again'))
     again = W._file(path, large=0)
     np.testing.assert_array_equal(first.vectors, again.vectors)
     monkeypatch.undo(); monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
