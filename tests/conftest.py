@@ -18,3 +18,15 @@ def photos()->Path:
     folder = Path(os.environ.get('FSIC_SHARED', root.parent/'shared'/'mlfsic'))
     if not (folder/'voc').is_dir(): pytest.skip(f'no real photos: {folder}/voc is absent; name their folder in FSIC_SHARED')
     return folder
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "A headless Chromium, where there is one."
+    from playwright.sync_api import sync_playwright
+    import lab
+    if not lab.chromium(): pytest.skip('no chromium: nothing is looked at in a browser (Debian: apt install chromium)')
+    with sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=lab.chromium(), args=['--no-sandbox'])
+        yield b
+        b.close()

@@ -161,18 +161,6 @@ def test_building_needs_no_torch():
 # --- in a browser -----------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='session')
-def browser():
-    "A headless Chromium, where there is one (pip install playwright; Debian: chromium)."
-    api = pytest.importorskip('playwright.sync_api', reason='no playwright: the site is not looked at in a browser')
-    chromium = shutil.which('chromium') or shutil.which('chromium-browser')
-    if not chromium: pytest.skip('no chromium: the site is not looked at in a browser')
-    with api.sync_playwright() as pw:
-        b = pw.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-        yield b
-        b.close()
-
-
-@pytest.fixture(scope='session')
 def address(site):
     "The site served on this machine."
     class Quiet(SimpleHTTPRequestHandler):

@@ -46,6 +46,11 @@ def is_off(cell)->bool: # True for `#| eval: false`
     return cell.directives_.get('eval:', [''])[0].lower()=='false'
 
 
+def is_widget(output)->bool: # True for a slider and the like, which needs a running kernel; what it shows is an output of its own
+    "Is this the control of a widget?"
+    return any('widget' in k for k in output.get('data', {}))
+
+
 # --- run ---------------------------------------------------------------------------------------------------------------
 
 class CellError(Exception):
@@ -69,7 +74,7 @@ def execute(
             if cell.cell_type!='code' or is_off(cell): continue
             outputs = shell.run(source(cell) if source else cell.source)
             if shell.exc: raise CellError(path, cell, shell.exc)
-            cell.outputs = [o for o in outputs if o.get('name')!='stderr']   # warnings are not results
+            cell.outputs = [o for o in outputs if o.get('name')!='stderr' and not is_widget(o)]   # warnings are not results
     return nb
 
 
@@ -117,7 +122,7 @@ def output_problems(output):
     if png>max_figure: yield f'a figure of {png//1000} kB, at most {max_figure//1000} are allowed (lower the dpi)'
     if output['output_type']=='error': yield 'a saved error; run the notebook again'
     if output.get('name')=='stderr': yield 'a saved warning or log; run the notebook again'
-    if any('widget' in k for k in data): yield 'a saved widget; set FSIC_PROGRESS=0'
+    if is_widget(output): yield 'a saved widget; run the notebook with tools/notebooks.py run'
     for what, pattern in untidy.items():
         if m := pattern.search(texts(output)): yield f'{what} in a saved output ({m.group().strip()!r})'
 
