@@ -3,10 +3,10 @@
 `nbdev_test` runs the notebooks' cells, never the library made from them: a module that is stale, or broken by its
 export, goes unnoticed. Here every `#| export` cell is replaced by an import of the names it defines.
 """
-import ast, importlib, inspect, os, sys
+import ast, importlib, inspect, json, os, re, sys
 from pathlib import Path
 
-import matplotlib
+import matplotlib, matplotlib.pyplot as plt
 import pytest
 from execnb.nbio import read_nb
 from fastcore.docments import docments
@@ -62,24 +62,50 @@ def from_library(module):
 
 @pytest.fixture
 def own_process():
-    "What a notebook changes in this process is put back: folder, path, `__main__`, matplotlib."
+    "What a notebook changes in this process is put back: folder, path, `__main__`, matplotlib and its open figures."
     folder, path, main = os.getcwd(), sys.path[:], sys.modules['__main__']
     yield
     os.chdir(folder)
     sys.path[:], sys.modules['__main__'] = path, main
     matplotlib.use('agg')
     matplotlib.rcdefaults()
+    plt.close('all')
+
+
+def said(cells)->list: # of (cell, kinds of output, words)
+    "What the outputs of a notebook say, their numbers left out: those differ between processors."
+    return [(c.idx_, [sorted(o.get('data', {'stream': 0})) for o in c.outputs],
+             sorted(re.findall(r'[^\W\d]{2,}', ' '.join(map(notebooks.texts, c.outputs))))) for c in cells if c.cell_type=='code' and not notebooks.is_off(c)]
+
+
+def stale(saved, fresh):
+    "The first cell whose saved outputs are not those of a fresh run."
+    for old, new in zip(said(saved.cells), said(fresh.cells), strict=True):
+        if old!=new: yield f'cell {old[0]}: saved {old[1:]}, but a run gives {new[1:]}; run tools/notebooks.py run'
 
 
 def test_there_are_notebooks(): assert exporting
 
 
-@pytest.mark.parametrize('path', exporting, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', notebooks.notebooks(), ids=lambda p: p.stem)
 def test_notebook_on_the_library(path, own_process):
+    "Its tests hold with the exported library, and its saved outputs are fresh."
     failed = ''
-    try: notebooks.execute(path, timeout=None, source=from_library(exporting[path]))   # pytest has its own clock
+    try: fresh = notebooks.execute(path, timeout=None, source=from_library(exporting.get(path)))   # pytest has its own clock
     except notebooks.CellError as e: failed = f'{e}\n(its #| export cells were imported from fsic_nb)'
+    failed = failed or next(stale(notebooks.directives(read_nb(path)), fresh), '')
     if failed: pytest.fail(failed, pytrace=False)
+
+
+def test_a_stale_output_is_caught(tmp_path, own_process):
+    "Other words, another kind of output or none are found; other numbers are not."
+    nb = json.loads((root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8'))
+    one = dict(nb['cells'][0], cell_type='code', outputs=[dict(output_type='stream', name='stdout', text='mAP 31.4 %')], execution_count=None)
+    def found(source):
+        (tmp_path/'one.ipynb').write_text(json.dumps(dict(nb, cells=[dict(one, source=source)])), encoding='utf-8')
+        return [*stale(notebooks.directives(read_nb(tmp_path/'one.ipynb')), notebooks.execute(tmp_path/'one.ipynb', timeout=None))]
+    assert not found("print('mAP 27.1 %')")
+    for source in ("print('recall 31.4 %')", "'mAP 31.4 %'", '1;'): assert len(found(source))==1, source
 
 
 def test_a_stale_export_is_caught(tmp_path, own_process):
