@@ -252,7 +252,8 @@ def _read_flags(path:Path)->dict: # id -> (flag, line)
     return flags
 
 def _text(path:Path)->str:
-    try: return path.read_text(encoding='utf-8', errors='replace')
+    "A text file as it is; names in it are decoded as the file system decodes names."
+    try: return os.fsdecode(path.read_bytes())
     except OSError as e: raise FsicError(f'{path}: cannot be read ({e.strerror}); restore the official file.') from e
 
 # %% ../nbs/01_data.ipynb #3e215db2

@@ -153,7 +153,7 @@ def fingerprint(self:Episodes)->str:
 # %% ../nbs/05_episodes.ipynb #61c90394
 def collate(
     episodes:list, # E episodes of equal shapes
-)->Episode: # support (E, S), query (E, Q), labels (E, N), y (E, S, N), y_query (E, Q, N), e (E,), task (E,)
+)->Episode: # support (E, S), query (E, N*Q), labels (E, N), y (E, S, N), y_query (E, N*Q, N), e (E,), task (E,)
     "Stack episodes to a batch: an `Episode` whose arrays have one more dimension in front."
     eps = list(episodes)
     if not eps: raise FsicError('collate: no episodes to stack.')

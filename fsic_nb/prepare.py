@@ -98,6 +98,16 @@ def _is_manifest(path:Path)->bool:
         with open(path, **_TEXT) as f: return 'manifest' in json.loads(f.readline())
     except (OSError, ValueError, TypeError): return False
 
+# %% ../nbs/01c_prepare.ipynb #6e501ac7
+def _record(r:dict, labels:list)->dict: return {**{k: v for k, v in r.items() if k!='time'}, 'labels': labels}
+
+# %% ../nbs/01c_prepare.ipynb #f20966b2
+def _write_manifest(out:Path, images:ImageSet, root:Path, records:list):
+    "A line about the data set, then a line a picture."
+    head = dict(manifest=1, name=images.name, root=str(root), images=len(records), names=images.names, info=images.info)
+    with atomic(out) as tmp, open(tmp, 'w', **_TEXT) as f:
+        for r in (head, *records): f.write(_line(r))
+
 # %% ../nbs/01c_prepare.ipynb #6bff791f
 def prepare_tree(
     images:ImageSet, # read with files='unchecked', so that missing pictures are found here
@@ -123,16 +133,6 @@ def prepare_tree(
         _write_manifest(out, images, root, records)
         part.unlink()
     return records
-
-# %% ../nbs/01c_prepare.ipynb #6e501ac7
-def _record(r:dict, labels:list)->dict: return {**{k: v for k, v in r.items() if k!='time'}, 'labels': labels}
-
-# %% ../nbs/01c_prepare.ipynb #f20966b2
-def _write_manifest(out:Path, images:ImageSet, root:Path, records:list):
-    "A line about the data set, then a line a picture."
-    head = dict(manifest=1, name=images.name, root=str(root), images=len(records), names=images.names, info=images.info)
-    with atomic(out) as tmp, open(tmp, 'w', **_TEXT) as f:
-        for r in (head, *records): f.write(_line(r))
 
 # %% ../nbs/01c_prepare.ipynb #28b4cdc4
 def _manifest_lines(path:Path)->list: # the first line, then the records

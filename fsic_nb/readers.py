@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
 from .core import FsicError, read_json
-from .data import ImageSet, _nearest, read_voc, there
+from .data import ImageSet, _nearest, _text, read_voc, there
 
 # %% ../nbs/01b_readers.ipynb #1669a064
 _LEADS_OUT = re.compile(r'^$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0]')
@@ -43,12 +43,6 @@ def _image_set(
     if not len(has): raise FsicError(f'{where(keep[0])}: {paths[keep[0]]} is missing, and so are all {len(keep)} others; unpack the pictures there.')
     info = dict(info, listed=len(paths), left_out=len(paths)-len(keep), **(dict(missing=len(keep)-len(has)) if files=='present' else {}))
     return ImageSet([paths[i] for i in has], names, labels[has], name, info)
-
-# %% ../nbs/01b_readers.ipynb #ab5967eb
-def _raw_text(path:Path)->str:
-    "A text file as it is; names in it are decoded as the file system decodes names."
-    try: return os.fsdecode(path.read_bytes())
-    except OSError as e: raise FsicError(f'{path}: cannot be read ({e.strerror}); restore the official file.') from e
 
 # %% ../nbs/01b_readers.ipynb #ddf267a5
 _COCO = dict(images=dict(id=int, file_name=str), categories=dict(id=int, name=str), annotations=dict(id=int, image_id=int, category_id=int))
@@ -166,7 +160,7 @@ def _nus_parts(root:Path)->list: # of (image list, folder of labels, suffix of t
 def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is it the first of its photograph?
     "The pictures of one list; `seen` knows names and Flickr numbers of the lists before."
     paths, first = [], []
-    lines = _raw_text(path).rstrip().split('\n')
+    lines = _text(path).rstrip().split('\n')
     for i, line in enumerate(lines, 1):
         name, where = line.strip().replace('\\', '/'), f'{path}, line {i}'
         if name in seen: raise FsicError(f'{where}: {name} is there already ({seen[name]}); keep it once.')
@@ -180,7 +174,7 @@ def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is 
 # %% ../nbs/01b_readers.ipynb #21bb3338
 def _check_concepts(path:Path):
     "Concepts81.txt, where it is there, names the labels known here."
-    if path.is_file() and (other := set(_raw_text(path).split())^set(NUSWIDE_NAMES)):
+    if path.is_file() and (other := set(_text(path).split())^set(NUSWIDE_NAMES)):
         raise FsicError(f'{path}: differs from the 81 concepts in {", ".join(sorted(other)[:5])}; restore the official file.')
 
 # %% ../nbs/01b_readers.ipynb #a33f14e0
@@ -210,7 +204,7 @@ IMATERIALIST_MAP = 'iMat_fashion_2018_label_map_228.csv'
 def _label_map(path:Path)->dict: # label id -> name
     "The official CSV, or a JSON object."
     if path.suffix=='.json': d = read_json(path); pairs = list(d.items()) if isinstance(d, dict) else []
-    else: pairs = [(r.get('labelId'), r.get('labelName')) for r in csv.DictReader(_raw_text(path).splitlines())]
+    else: pairs = [(r.get('labelId'), r.get('labelName')) for r in csv.DictReader(_text(path).splitlines())]
     if not pairs or not all(isinstance(v, str) and v and re.fullmatch('[0-9]+', str(k)) for k, v in pairs):
         raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; restore the file.')
     _once(path, 'labels', [k for k, _ in pairs])

@@ -267,7 +267,7 @@ def show_episode(
 
 # %% ../nbs/06_show.ipynb #4a15b3c6
 def _row_truth(truth, images, ids, col):
-    "Per image of `ids`: what to outline, and the covered share of each place as a function of the grid; from a function or None."
+    "What to outline on each image of `ids`: the mask of label `col` by the function `truth` (empty where the label is absent), or nothing."
     if truth is None: return [None]*len(ids)
     masks = [truth(i).get(images.names[col]) for i in ids]
     return [np.zeros((7, 7), bool) if m is None else np.asarray(m) for m in masks]

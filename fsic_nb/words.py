@@ -55,7 +55,7 @@ def _numbers(line:bytes)->int:
 def kind_of(
     path, # a file of word vectors
 )->tuple: # ('text' or 'binary', V or None without a header, W)
-    "Which of the three shapes a file has, from its first bytes."
+    "Which of the three formats a file has, from its first bytes."
     with _open(path) as f: head = f.read(1<<16)
     if head[:1]==b'\x80' or head[:2]==b'PK' or Path(path).suffix in ('.kv', '.model', '.pkl'):
         raise FsicError(f'{path}: a pickle or an archive, not word vectors; save them with save_word2vec_format, or unpack the archive.')
