@@ -120,7 +120,8 @@ def test_a_broken_link_stops_the_whole_build(tmp_path):
     for name in ('mkdocs.yml', 'CONTRIBUTING.md', 'CHANGELOG.md', 'settings.ini'): shutil.copy(root/name, tmp_path)
     for p in (tmp_path/'fsic_nb').glob('*.py'): p.unlink() if p.stem!='core' else None
     (tmp_path/'nbs').mkdir()
-    shutil.copy(root/'nbs'/'00_core.ipynb', tmp_path/'nbs')
+    core = (root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8')
+    (tmp_path/'nbs'/'00_core.ipynb').write_text(core.replace('[10_embed](10_embed.ipynb)', '10_embed'), encoding='utf-8')
     (tmp_path/'data'/'README.md').write_text('# Data\n\n## One set\n\ntext\n')
     index = read_nb(root/'nbs'/'index.ipynb')
     def run(link):
