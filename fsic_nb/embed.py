@@ -19,7 +19,7 @@ class Features:
     "Local features of n images, (..., n, L, C), fetched on first use, with their means, (..., n, C)."
     def __init__(self,
         locals:Tensor|Callable, # local features (..., n, L, C), or a function that fetches them
-        means:Tensor|Callable|None=None, # their means (..., n, C), or a function that fetches them; computed when not given
+        means:Tensor|Callable|None=None, # their means (..., n, C), or a function that fetches them; else computed
         ids=None, # numbers of the images (..., n), where they have any
         once=None, # an `Once`, where images come back
     ): self._locals,self._means,self.ids,self.once = locals,means,ids,once
@@ -164,8 +164,10 @@ class Once:
         memory:int=2**30,  # bytes to remember of one function; 0: within a call only
     ):
         def to(fetch): return lambda ids: fetch(ids).to(g.device)
-        self.rows = dict(locals=to(store.__getitem__), means=to(store.mean_of), words=lambda ids: g[torch.as_tensor(ids)])
-        self.count,self.memory,self.tables,self.taped = dict(locals=len(store), means=len(store), words=len(g)),memory,{},None
+        self.rows = dict(locals=to(store.__getitem__), means=to(store.mean_of),
+                         words=lambda ids: g[torch.as_tensor(ids)])
+        self.count,self.memory = dict(locals=len(store), means=len(store), words=len(g)),memory
+        self.tables,self.taped = {},None
         self.at = lambda i: torch.as_tensor(i).to(g.device)
 
     def __call__(self,
@@ -199,7 +201,7 @@ def _with_gradient(self:Once, key, make, ids):
 @patch
 @contextlib.contextmanager
 def step(self:Once):
-    "Within the block, what is made with a gradient is shared by all calls; to be used for one step, from the loss to its gradient."
+    "Within the block, what is made with a gradient is shared by all calls: for one step, from loss to gradient."
     self.taped = {}
     try: yield
     finally: self.taped = None

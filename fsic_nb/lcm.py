@@ -38,7 +38,7 @@ def gram(
     b:Tensor, # bias b_v (D,)
     t:Tensor, # initial prototypes (..., N, D)
 )->tuple: # [G, A] (..., S, L+1, L+1+N) and A (..., S, L+1, N), NumPy, float64
-    "All that the loss can see of the places: inner products with each other and with the labels, the bias as the last place."
+    "All that the loss can see of the places, the bias as the last one: inner products with each other and the labels."
     L,t = x.shape[-2],F.normalize(t.double(), dim=-1)
     z = x.new_empty(*x.shape[:-2], L+1, x.shape[-1], dtype=torch.float64)
     z[...,:L,:],z[...,L,:] = x,L*b                     # times L
@@ -94,8 +94,10 @@ def leave_one_out(
     L,t,total = x.shape[-2],F.normalize(t, dim=-1),x.sum(-2)
     c,v = total/(L-1)+b,total/L+b                                   # v without place k is c - x_k/(L-1)
     A = (x.flatten(-3, -2)@t.mT).unflatten(-2, x.shape[-3:-1])
-    inner = torch.cat([(c@t.mT)[...,None,:]-A/(L-1), (v@t.mT)[...,None,:]], -2)          # (..., S, L+1, N), the last row: with all places
-    without = c.square().sum(-1)[...,None]-2/(L-1)*torch.linalg.vecdot(x, c[...,None,:])+torch.linalg.vector_norm(x, dim=-1).square()/(L-1)**2
+    # (..., S, L+1, N), the last row: with all places
+    inner = torch.cat([(c@t.mT)[...,None,:]-A/(L-1), (v@t.mT)[...,None,:]], -2)
+    without = (c.square().sum(-1)[...,None]-2/(L-1)*torch.linalg.vecdot(x, c[...,None,:])
+               +torch.linalg.vector_norm(x, dim=-1).square()/(L-1)**2)
     sq = torch.cat([without, v.square().sum(-1)[...,None]], -1)
     s = cos_score(inner*sq.clamp_min(1e-12).rsqrt()[...,None])
     loss = s.exp().log1p()-s*y[...,None,:].to(s.dtype)              # |s| <= 20: nothing overflows

@@ -33,12 +33,16 @@ class Configuration:
         "A configuration read from JSON; unknown kinds and keys are refused."
         d = dict(d)
         cls = Configuration.kinds.get(kind := d.pop('kind', None))
-        if cls is None: raise FsicError(f"Configuration: no kind {kind!r}; known are {', '.join(Configuration.kinds)} (import the module that defines yours).")
-        if extra:=set(d)-{f.name for f in fields(cls)}: raise FsicError(f"{cls.__name__}: unknown key {sorted(extra)[0]!r}; known are {', '.join(f.name for f in fields(cls))}.")
+        if cls is None: raise FsicError(f"Configuration: no kind {kind!r}; known are {', '.join(Configuration.kinds)} "
+                                        "(import the module that defines yours).")
+        if extra:=set(d)-{f.name for f in fields(cls)}:
+            raise FsicError(f"{cls.__name__}: unknown key {sorted(extra)[0]!r}; "
+                            f"known are {', '.join(f.name for f in fields(cls))}.")
         return cls(**d)
 
 # %% ../nbs/14_model.ipynb #78aa5bd8
-CHOICES = dict(prototype=('cross', 'wagp', 'words'), lcm=('iterated', 'exact', 'label', 'none'), keep=('literal', 'share', 'signed'))
+CHOICES = dict(prototype=('cross', 'wagp', 'words'), lcm=('iterated', 'exact', 'label', 'none'),
+               keep=('literal', 'share', 'signed'))
 
 @dataclass(frozen=True)
 class Config(Configuration, kind='paper'):
@@ -59,10 +63,14 @@ class Config(Configuration, kind='paper'):
     def __post_init__(self):
         object.__setattr__(self, 'parts', tuple(self.parts))
         for k,ok in CHOICES.items():
-            if getattr(self, k) not in ok: raise FsicError(f"Config: {k} is {getattr(self, k)!r}; it must be one of {', '.join(ok)}.")
-        if self.keep=='signed' and self.lcm=='iterated': raise FsicError("Config: keep 'signed' needs a signed score; use lcm 'exact' or 'label'.")
-        if self.keep=='literal' and self.lcm in ('exact', 'label'): raise FsicError("Config: keep 'literal' belongs to lcm 'iterated'; use 'share' or 'signed'.")
-        if set(self.parts)-set(PARTS): raise FsicError(f"Config: parts {self.parts}; known parts are {', '.join(PARTS)}.")
+            if getattr(self, k) not in ok:
+                raise FsicError(f"Config: {k} is {getattr(self, k)!r}; it must be one of {', '.join(ok)}.")
+        if self.keep=='signed' and self.lcm=='iterated':
+            raise FsicError("Config: keep 'signed' needs a signed score; use lcm 'exact' or 'label'.")
+        if self.keep=='literal' and self.lcm in ('exact', 'label'):
+            raise FsicError("Config: keep 'literal' belongs to lcm 'iterated'; use 'share' or 'signed'.")
+        if set(self.parts)-set(PARTS):
+            raise FsicError(f"Config: parts {self.parts}; known parts are {', '.join(PARTS)}.")
 
 # %% ../nbs/14_model.ipynb #d6885ae6
 class Model(nn.Module):
@@ -71,7 +79,8 @@ class Model(nn.Module):
         super().__init__()
         self.cfg,self.embed = cfg,Embed(cfg.channels, cfg.words, cfg.dim)
         if cfg.prototype=='wagp': self.interact = WAGP(cfg.channels, cfg.dim, cfg.heads, cfg.dropout)
-        if cfg.prototype=='cross': self.interact = CrossInteraction(cfg.channels, cfg.dim, cfg.heads, cfg.dropout, cfg.parts)
+        if cfg.prototype=='cross':
+            self.interact = CrossInteraction(cfg.channels, cfg.dim, cfg.heads, cfg.dropout, cfg.parts)
 
     @torch.no_grad()
     def select(self,

@@ -43,7 +43,7 @@ def listed(
 
 def positives(
     y:Tensor, # labels (..., S, N), bool
-)->tuple[Tensor,Tensor]: # image indices (..., N, M) and their mask (..., N, M), M = most positives of any label, at least 1
+)->tuple[Tensor,Tensor]: # image indices and their mask, both (..., N, M), M = most positives of any label, at least 1
     "The positives of every label as a padded table."
     return listed(y.mT)
 
@@ -98,7 +98,8 @@ class WordAttention(nn.Module):
     ):
         super().__init__()
         self.attend,self.before,self.after = PlaceAttention(dim, heads),nn.LayerNorm(dim),nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 2*dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2*dim, dim), nn.Dropout(dropout))
+        self.mlp = nn.Sequential(nn.Linear(dim, 2*dim), nn.GELU(), nn.Dropout(dropout),
+                                 nn.Linear(2*dim, dim), nn.Dropout(dropout))
 
     def forward(self,
         q:Tensor,    # queries LN(t) (..., D)
@@ -110,7 +111,7 @@ class WordAttention(nn.Module):
 
 # %% ../nbs/11_prototypes.ipynb #c38293a7
 class WAGP(nn.Module):
-    "Word-guided prototypes of the AAAI 2022 predecessor (paper, step 4): u of each positive, weighted by its agreement with the word."
+    "Word-guided prototypes (paper, step 4): u of each positive, weighted by its agreement with the word."
     def __init__(self,
         channels:int,     # C, of the local features
         dim:int=512,      # D

@@ -44,7 +44,7 @@ def helps(
 
 def kept_shares(
     a:Tensor,          # shares of the places (..., L)
-    rule:str='soft', # 'soft': all, by their share; 'signed': only what helps; 'share': the best quarter; 'none': all alike
+    rule:str='soft',   # 'soft': all, by share; 'signed': only what helps; 'share': the best quarter; 'none': all alike
 )->Tensor: # weights (..., L), rows sum to 1, 0 where a place is not kept
     "From shares to selection."
     if rule=='soft': return a
@@ -98,7 +98,8 @@ class Vocabulary(nn.Module):
         classes:int,  # of the backbone's classifier
     ):
         super().__init__()
-        self.classes,self.temperature,self.mean = nn.Linear(channels, classes),Dial(2.5),nn.Parameter(torch.zeros(classes))
+        self.classes,self.temperature = nn.Linear(channels, classes),Dial(2.5)
+        self.mean = nn.Parameter(torch.zeros(classes))
 
     def forward(self,
         f:Tensor, # local features (..., C)
@@ -107,7 +108,7 @@ class Vocabulary(nn.Module):
         return (z.log_softmax(-1)/2).exp()-self.mean
 
 class Places(nn.Module):
-    "A projection with a residual network that begins as zero, or beside the vocabulary a projection alone, neither of which learns."
+    "A projection with a residual network that begins as zero; or the vocabulary and a projection, neither learning."
     def __init__(self,
         channels:int,  # C
         dim:int,       # of the projection
@@ -116,7 +117,8 @@ class Places(nn.Module):
         super().__init__()
         self.proj,self.vocabulary = nn.Linear(channels, dim),Vocabulary(channels, classes) if classes else None
         if classes: self.requires_grad_(False)
-        self.mlp = None if classes else nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.mlp = None if classes else nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim),
+                                                      nn.GELU(), nn.Linear(dim, dim))
         if self.mlp: nn.init.zeros_(self.mlp[-1].weight); nn.init.zeros_(self.mlp[-1].bias)
 
     def forward(self,
@@ -135,7 +137,7 @@ class RefinedConfig(Configuration, kind='refined'):
     channels:int            # C, of the backbone
     words:int               # W, of the word vectors
     dim:int = 512           # of the projection
-    classes:int = 0         # of the backbone's classifier, whose vocabulary stands beside the projection; 0: it does not
+    classes:int = 0         # of the backbone's classifier, its vocabulary beside the projection; 0: no vocabulary
     rounds:int = 2          # of select and solve, after a first solution from whole images
     word:bool = True        # the word has a part in the prior
     push:bool = True        # images without the label push
@@ -146,7 +148,8 @@ class RefinedConfig(Configuration, kind='refined'):
 
     def __post_init__(self):
         for k,ok in REFINE.items():
-            if getattr(self, k) not in ok: raise FsicError(f"RefinedConfig: {k} is {getattr(self, k)!r}; it must be one of {', '.join(ok)}.")
+            if getattr(self, k) not in ok:
+                raise FsicError(f"RefinedConfig: {k} is {getattr(self, k)!r}; it must be one of {', '.join(ok)}.")
         if self.rounds<0: raise FsicError(f'RefinedConfig: rounds is {self.rounds}; it must be 0 or more.')
 
 # %% ../nbs/15_refine.ipynb #d4e57825
@@ -162,7 +165,8 @@ class Refined(nn.Module):
         # where to begin; chosen on validation labels
         self.beta,self.lam,self.hard = Dial(10., R),Dial(.3 if few else .1, R),Dial(4., R)
         self.others,self.mean,self.prior = Dial(30. if few else 10., R),Dial(1. if few else .2, R),Dial(.1, R)
-        self.first,self.sharp,self.whole,self.scale = Dial(.25),Dial(10. if few else 16.),Dial(.5 if few else .3),Dial(10.)
+        self.first,self.sharp = Dial(.25),Dial(10. if few else 16.)
+        self.whole,self.scale = Dial(.5 if few else .3),Dial(10.)
         self.shift = nn.Parameter(torch.tensor(-.2))
 
 # %% ../nbs/15_refine.ipynb #4ed1f73a
@@ -231,13 +235,14 @@ def prototypes(self:Refined,
     (x,whole),y = support.x.through(self.see),support.y
     K = y.sum(-2).clamp_min(1).to(x.dtype)
     mean = F.normalize(mean_prototypes(whole, y), dim=-1)
-    w = self.word(support.g)*(self.cfg.word or ~y.any(-2)[...,None])                       # no support: the word is all there is
+    w = self.word(support.g)*(self.cfg.word or ~y.any(-2)[...,None])       # no support: the word is all there is
     P = F.normalize(mean+self.first(K)[...,None]*w, dim=-1)
     for r in range(self.cfg.rounds+1):
         a,s = self.look(x, P, y, r)
-        a = kept_shares(a, self.cfg.select if r else 'none')                                # the first round looks at whole images
+        a = kept_shares(a, self.cfg.select if r else 'none')               # the first round looks at whole images
         if trace is not None and r: trace.append((P, a))
-        P = self.solve((a@x).transpose(-3, -2).contiguous(), s, y, self.mean(K, r)[...,None]*mean+self.prior(K, r)[...,None]*w, r)
+        m = self.mean(K, r)[...,None]*mean+self.prior(K, r)[...,None]*w
+        P = self.solve((a@x).transpose(-3, -2).contiguous(), s, y, m, r)
     return P
 
 # %% ../nbs/15_refine.ipynb #d5b406f0
@@ -300,10 +305,11 @@ def beginning(
     ids,          # images of the training labels (n,)
     y:Tensor,     # their labels (n, N), bool
     g:Tensor,     # word vectors of the training labels (N, W)
-    head:tuple|None=None, # weight (classes, C) and bias (classes,) of the backbone's classifier; needed by a vocabulary
+    head:tuple|None=None, # weight (classes, C) and bias (classes,) of the backbone's classifier, for a vocabulary
 )->Refined:
     "A model that has seen the training pictures once: the start of its training."
-    if cfg.classes and head is None: raise FsicError("beginning: a vocabulary needs the backbone's classifier; this one has none, use classes=0.")
+    if cfg.classes and head is None:
+        raise FsicError("beginning: a vocabulary needs the backbone's classifier; this one has none, use classes=0.")
     model = cfg.build().eval()
     places = model.places
     def copy(layer, weight, bias): layer.weight.copy_(weight); layer.bias.copy_(bias)
@@ -312,7 +318,8 @@ def beginning(
     if cfg.classes:
         copy(places.vocabulary.classes, *head)
         places.vocabulary.mean.copy_(torch.cat([x[...,cfg.dim:].mean(-2) for x in every()]).mean(0))
-        long = torch.stack([torch.stack([x[...,:cfg.dim].norm(dim=-1).mean(), x[...,cfg.dim:].norm(dim=-1).mean()]) for x in every()]).mean(0)
+        def lengths(x): return torch.stack([x[...,:cfg.dim].norm(dim=-1).mean(), x[...,cfg.dim:].norm(dim=-1).mean()])
+        long = torch.stack([lengths(x) for x in every()]).mean(0)
         for p in (places.proj.weight, places.proj.bias): p.mul_(.7*long[1]/long[0])
     P = mean_prototypes(F.normalize(torch.cat([x.mean(-2) for x in every()]), dim=-1), y)
     copy(model.word, *word_map(g, F.normalize(P, dim=-1)))
