@@ -36,7 +36,7 @@ def load(
 def as_it_is(
     x:Tensor, # any (...)
 )->Tensor: # the same (...)
-    "What is remembered of a mean that is used as it is."
+    "The function under which `Once` remembers means that are used as they are."
     return x
 
 # %% ../nbs/21_train.ipynb #85df727d
@@ -151,6 +151,7 @@ def train_step(
     opt.step()
     return loss.item()
 
+# %% ../nbs/21_train.ipynb #62cb0c4a
 def _milestone(run, model, opt, state, step, validate, log):
     "Validate, keep the best, save everything."
     val = None
@@ -162,7 +163,7 @@ def _milestone(run, model, opt, state, step, validate, log):
     state['step'] = step+1
     _checkpoint(run, model, opt, state)
 
-# %% ../nbs/21_train.ipynb #62cb0c4a
+# %% ../nbs/21_train.ipynb #8b78612a
 def train(
     cfg:Configuration,  # of the model
     episodes:Episodes|list, # of the training labels; of several kinds (1-shot, 5-shot) the steps take turns
