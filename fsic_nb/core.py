@@ -86,14 +86,16 @@ def read_json(
     "Read JSON; a missing or damaged file is a `FsicError` that names it."
     try: return json.loads(Path(path).read_text(encoding='utf-8'), object_hook=hook)
     except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e
 
 # %% ../nbs/00_core.ipynb #66d6c4d1
 def rng(
     *key:int|str, # whole numbers and words, e.g. seed, part, episode
 )->np.random.Generator: # a fresh generator
     "A random generator that is a function of its key alone, e.g. `rng(seed, 'test', e)`."
-    ints = [int.from_bytes(hashlib.sha256(k.encode()).digest()[:4], 'little') if isinstance(k, str) else int(k) for k in key]
+    ints = [int.from_bytes(hashlib.sha256(k.encode()).digest()[:4], 'little')
+            if isinstance(k, str) else int(k) for k in key]
     return np.random.default_rng(ints)
 
 # %% ../nbs/00_core.ipynb #13ed3fba
@@ -110,7 +112,7 @@ def fingerprint(
 
 # %% ../nbs/00_core.ipynb #c83311b7
 def keep_memory():
-    "Let glibc keep freed memory, so that the pages of large tensors are not fetched anew from the system at every step."
+    "Let glibc keep freed memory, so that the pages of large tensors are not fetched anew at every step."
     import ctypes
     if sys.platform!='linux': return
     try: libc = ctypes.CDLL('libc.so.6')

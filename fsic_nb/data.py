@@ -41,8 +41,10 @@ class ImageSet:
 def _table(labels, n, c, name):
     "`labels` as a read-only bool array (n, c), or an error."
     a = np.asarray(labels)
-    if a.shape!=(n, c): raise FsicError(f'{name}: {n} paths and {c} names need labels of shape ({n}, {c}), found {a.shape}.')
-    if a.dtype!=bool and not np.isin(a, (0, 1)).all(): raise FsicError(f'{name}: labels must be 0 or 1 (or False and True).')
+    if a.shape!=(n, c):
+        raise FsicError(f'{name}: {n} paths and {c} names need labels of shape ({n}, {c}), found {a.shape}.')
+    if a.dtype!=bool and not np.isin(a, (0, 1)).all():
+        raise FsicError(f'{name}: labels must be 0 or 1 (or False and True).')
     a = np.array(a, dtype=bool)
     a.setflags(write=False)
     return a
@@ -60,7 +62,8 @@ def index(self:ImageSet,
 
 def _nearest(name, names):
     near = difflib.get_close_matches(str(name), names, 3, .5)
-    return f'did you mean {" or ".join(near)}?'.rstrip('?') if near else f'known are {", ".join(names[:8])}{", ..." if len(names)>8 else ""}'
+    return (f'did you mean {" or ".join(near)}?'.rstrip('?') if near else
+            f'known are {", ".join(names[:8])}{", ..." if len(names)>8 else ""}')
 
 # %% ../nbs/01_data.ipynb #0ddc2936
 @patch
@@ -97,7 +100,9 @@ class LabelSplit:
         for part in PARTS: object.__setattr__(self, part, _tasks(getattr(self, part), f'{self.name}, {part}'))
         for a, b in (('train', 'val'), ('train', 'test'), ('val', 'test')):
             both = sorted(set(self.labels(a)) & set(self.labels(b)))
-            if both: raise FsicError(f'{self.name}: {", ".join(both)} in {a} and in {b}; a label may be in one part only.')
+            if both:
+                raise FsicError(f'{self.name}: {", ".join(both)} in {a} and in {b}; '
+                                'a label may be in one part only.')
 
     def tasks(self,
         part:str, # 'train', 'val' or 'test'
@@ -130,7 +135,8 @@ def to_json(self:LabelSplit,
     path:str|Path, # the file to write
 ):
     "Write the split to `path`, with its hash."
-    write_json(path, dict(name=self.name, source=self.source, hash=self.fingerprint(), **{p: self.tasks(p) for p in PARTS}))
+    write_json(path, dict(name=self.name, source=self.source, hash=self.fingerprint(),
+                          **{p: self.tasks(p) for p in PARTS}))
 
 @patch(cls_method=True)
 def from_json(cls:LabelSplit,
@@ -144,7 +150,8 @@ def from_json(cls:LabelSplit,
     try: split = LabelSplit(**d)
     except FsicError as e: raise FsicError(f'{path}: {e}') from None
     if stated not in (None, split.fingerprint()):
-        raise FsicError(f'{path}: its labels have the hash {split.fingerprint()}, the file says {stated}; undo the change, or make it a new split without a hash.')
+        raise FsicError(f'{path}: its labels have the hash {split.fingerprint()}, the file says {stated}; '
+                        'undo the change, or make it a new split without a hash.')
     return split
 
 @patch
@@ -168,7 +175,8 @@ def select(
     protocol:str='strict', # 'strict': all labels of an image are in T; 'masked': at least one is
 )->np.ndarray: # image numbers, int64, ascending
     "Images usable for a task."
-    if protocol not in PROTOCOLS: raise FsicError(f'no protocol is called {protocol!r}; use one of {", ".join(PROTOCOLS)}.')
+    if protocol not in PROTOCOLS:
+        raise FsicError(f'no protocol is called {protocol!r}; use one of {", ".join(PROTOCOLS)}.')
     own = images.labels[:, images.index(names)].sum(1)
     ok = own>0
     if protocol=='strict': ok &= own==images.labels.sum(1)
@@ -189,7 +197,8 @@ def filter_counts(
             for t, ids in zip(split.tasks(part), used[p]):
                 count[p].update(dict(zip(t, images.labels[np.ix_(ids, images.index(t))].sum(0).tolist())))
         total = images.counts()[images.index(split.labels(part))].tolist()
-        rows += [dict(part=part, label=n, images=k, **{p: count[p][n] for p in PROTOCOLS}) for n, k in zip(split.labels(part), total)]
+        rows += [dict(part=part, label=n, images=k, **{p: count[p][n] for p in PROTOCOLS})
+                 for n, k in zip(split.labels(part), total)]
         once = {p: len(set(np.concatenate(used[p]).tolist())) if used[p] else 0 for p in PROTOCOLS}
         rows.append(dict(part=part, label='(any)', images=once['masked'], **once))
     return rows
@@ -245,10 +254,12 @@ def _read_flags(path:Path)->dict: # id -> (flag, line)
         if len(word)!=2 or not re.fullmatch(r'\w+', word[0]):
             raise FsicError(f"{path}, line {i}: expected 'id flag', found {line.strip()!r}; restore the official file.")
         if word[1] not in ('1', '0', '-1'):
-            raise FsicError(f'{path}, line {i}: unknown flag {word[1]!r} of image {word[0]}; a flag is 1, 0 (difficult) or -1.')
+            raise FsicError(f'{path}, line {i}: unknown flag {word[1]!r} of image {word[0]}; '
+                            'a flag is 1, 0 (difficult) or -1.')
         old = flags.setdefault(word[0], (int(word[1]), i))
         if old[0]!=int(word[1]):
-            raise FsicError(f'{path}, line {i}: image {word[0]} has flag {word[1]} here and {old[0]} in line {old[1]}; keep the right one.')
+            raise FsicError(f'{path}, line {i}: image {word[0]} has flag {word[1]} here and '
+                            f'{old[0]} in line {old[1]}; keep the right one.')
     return flags
 
 def _text(path:Path)->str:
@@ -271,7 +282,9 @@ def _read_set(main:Path, s:str)->dict: # id -> list of (flag, line), one per lab
 
 def _same_ids(a:Path, lines:dict, b:Path, ids):
     for i, line in lines.items():
-        if i not in ids: raise FsicError(f'{a}, line {line}: image {i} is not listed in {b.name}; all labels must list the same images.')
+        if i not in ids:
+            raise FsicError(f'{a}, line {line}: image {i} is not listed in {b.name}; '
+                            'all labels must list the same images.')
 
 # %% ../nbs/01_data.ipynb #a98a960a
 def _voc_sets(main:Path)->list:
@@ -280,9 +293,13 @@ def _voc_sets(main:Path)->list:
     for s in ('train', 'val', 'trainval', 'test'):
         there = [n for n in VOC_NAMES if (main/f'{n}_{s}.txt').is_file()]
         gone = [n for n in VOC_NAMES if n not in there]
-        if there and gone: raise FsicError(f'{main}/{gone[0]}_{s}.txt: no such file, but {there[0]}_{s}.txt is there; restore the official files.')
+        if there and gone:
+            raise FsicError(f'{main}/{gone[0]}_{s}.txt: no such file, but {there[0]}_{s}.txt is there; '
+                            'restore the official files.')
         if there: sets.append(s)
-    if not sets: raise FsicError(f'{main}: no list is called {VOC_NAMES[0]}_trainval.txt or the like; restore the official ImageSets/Main.')
+    if not sets:
+        raise FsicError(f'{main}: no list is called {VOC_NAMES[0]}_trainval.txt or the like; '
+                        'restore the official ImageSets/Main.')
     return sets
 
 # %% ../nbs/01_data.ipynb #54219e7d
@@ -293,8 +310,9 @@ def _read_main(main:Path)->tuple: # ids (sorted), flags int8 (n, 20), {id: 'file
         for i, row in _read_set(main, s).items():
             s0, row0 = seen.setdefault(i, (s, row))
             for n, (new, line), (old, line0) in zip(VOC_NAMES, row, row0):
-                if new!=old: raise FsicError(f'{main}/{n}_{s}.txt, line {line}: image {i} has flag {new} here and {old} in '
-                                             f'{n}_{s0}.txt, line {line0}; keep the right one.')
+                if new!=old:
+                    raise FsicError(f'{main}/{n}_{s}.txt, line {line}: image {i} has flag {new} here '
+                                    f'and {old} in {n}_{s0}.txt, line {line0}; keep the right one.')
     if not seen: raise FsicError(f'{main}: the lists are empty; restore the official files.')
     ids = sorted(seen)
     where = {i: f'{main}/{VOC_NAMES[0]}_{s}.txt, line {row[0][1]}' for i, (s, row) in seen.items()}
@@ -317,7 +335,8 @@ def there(
     bad = np.flatnonzero(n<=0)
     if len(bad) and files=='all':
         (d, f), what = split[bad[0]], 'missing' if n[bad[0]]<0 else 'empty'
-        raise FsicError(f'{where(bad[0])}: {os.path.join(d, f)} is {what}{_alike(f, sizes[d])}, as {len(bad)} of {len(paths)} listed pictures are missing or empty; '
+        raise FsicError(f'{where(bad[0])}: {os.path.join(d, f)} is {what}{_alike(f, sizes[d])}, '
+                        f'as {len(bad)} of {len(paths)} listed pictures are missing or empty; '
                         "unpack the archive again or mend the list (files='present' leaves such pictures out).")
     return n>0
 
@@ -337,16 +356,21 @@ def _alike(name, names):
 def _check_xml(path:Path, row, where:str):
     "The objects of one annotation give the flags `row` (20,)."
     try: objects = ElementTree.fromstring(path.read_bytes()).findall('object')
-    except FileNotFoundError: raise FsicError(f'{where}: {path.parent.name}/{path.name} is missing; unpack the official tar file again.') from None
-    except (OSError, ValueError, ElementTree.ParseError) as e: raise FsicError(f'{path}: not valid XML ({e}); restore the official file.') from e
+    except FileNotFoundError:
+        raise FsicError(f'{where}: {path.parent.name}/{path.name} is missing; '
+                        'unpack the official tar file again.') from None
+    except (OSError, ValueError, ElementTree.ParseError) as e:
+        raise FsicError(f'{path}: not valid XML ({e}); restore the official file.') from e
     seen = dict.fromkeys(VOC_NAMES, -1)
     for o in objects:
         name, hard = (o.findtext('name') or '').strip(), (o.findtext('difficult') or '0').strip()
         if name not in seen: raise FsicError(f'{path}: unknown label {name!r}; {_nearest(name, VOC_NAMES)}.')
         seen[name] = max(seen[name], 0 if hard=='1' else 1)
     for n, f in zip(VOC_NAMES, row):
-        if seen[n]!=f: raise FsicError(f'{path}: says flag {seen[n]} for {n}, but {where.replace(VOC_NAMES[0]+"_", n+"_").split(", line")[0]} says {f}; '
-                                       'restore the official files, or trust the lists with check=False.')
+        if seen[n]!=f:
+            raise FsicError(f'{path}: says flag {seen[n]} for {n}, '
+                            f'but {where.replace(VOC_NAMES[0]+"_", n+"_").split(", line")[0]} says {f}; '
+                            'restore the official files, or trust the lists with check=False.')
 
 # %% ../nbs/01_data.ipynb #45d1150b
 def read_voc(
@@ -357,7 +381,8 @@ def read_voc(
     files:str='all', # 'all' listed pictures must be there; 'present': those that are; 'unchecked': do not look
 )->ImageSet:
     "PASCAL VOC in its official layout, every image set that is present, each image once."
-    if difficult not in ('drop', 'positive', 'negative'): raise FsicError(f"difficult={difficult!r}: use 'drop', 'positive' or 'negative'.")
+    if difficult not in ('drop', 'positive', 'negative'):
+        raise FsicError(f"difficult={difficult!r}: use 'drop', 'positive' or 'negative'.")
     paths, rows, missing = [], [], 0
     folders = _voc_folders(Path(root).expanduser(), years)
     for folder in folders:
@@ -372,7 +397,8 @@ def read_voc(
     flags = np.concatenate(rows)
     hard = (flags==0).any(1)
     keep = np.flatnonzero(~hard) if difficult=='drop' else np.arange(len(flags))
-    info = dict(years=[f.name for f in folders], difficult=difficult, listed=len(flags), with_difficult=int(hard.sum()), left_out=len(flags)-len(keep))
+    info = dict(years=[f.name for f in folders], difficult=difficult, listed=len(flags),
+                with_difficult=int(hard.sum()), left_out=len(flags)-len(keep))
     if files=='present': info['missing'] = missing
     return ImageSet([paths[i] for i in keep], VOC_NAMES, flags[keep]>=(0 if difficult=='positive' else 1), 'voc', info)
 
@@ -381,10 +407,13 @@ def _voc_folders(root:Path, years)->list:
     "The VOC<year> folders to read, each with its three parts."
     if not root.is_dir(): raise FsicError(f'{root}: no such folder; give the folder that holds VOC2007 and VOC2012.')
     if (root/'VOCdevkit').is_dir(): root = root/'VOCdevkit'
-    if (root/'ImageSets').is_dir() and re.fullmatch(r'VOC\d{4}', root.name): raise FsicError(f'{root}: this is one year; give the folder above it, {root.parent}.')
+    if (root/'ImageSets').is_dir() and re.fullmatch(r'VOC\d{4}', root.name):
+        raise FsicError(f'{root}: this is one year; give the folder above it, {root.parent}.')
     years = [str(y) for y in years] if years is not None else [y for y in ('2007', '2012') if (root/f'VOC{y}').is_dir()]
     if not years: raise FsicError(f'{root}: neither VOC2007 nor VOC2012 is in it; unpack the official tar files there.')
     for y in years:
         for sub in ('', 'JPEGImages', 'Annotations', 'ImageSets/Main'):
-            if not (root/f'VOC{y}'/sub).is_dir(): raise FsicError(f'{root/f"VOC{y}"/sub}: no such folder; unpack the official tar file of VOC{y} there.')
+            if not (root/f'VOC{y}'/sub).is_dir():
+                raise FsicError(f'{root/f"VOC{y}"/sub}: no such folder; '
+                                f'unpack the official tar file of VOC{y} there.')
     return [root/f'VOC{y}' for y in years]

@@ -28,7 +28,8 @@ class Episode:
 
     def __repr__(self):
         n, q = self.y.shape[-1], self.query.shape[-1]
-        return f'{self.y.shape[0]} episodes' if self.y.ndim>2 else f'Episode {self.e}: {n} labels, {self.shots}-shot, {len(self.support)} support and {q} query images'
+        return (f'{self.y.shape[0]} episodes' if self.y.ndim>2 else
+                f'Episode {self.e}: {n} labels, {self.shots}-shot, {len(self.support)} support and {q} query images')
 
 # %% ../nbs/05_episodes.ipynb #422172a0
 def _draw(r:np.random.Generator, items:np.ndarray, k:int)->np.ndarray: # (k,)
@@ -87,8 +88,10 @@ class Episodes:
         protocol:str='strict', # 'strict' or 'masked', see `select`
         ways:int|None=None, # draw this many labels of the task for each episode; None: all of them
     ):
-        for k, v, low in (('shots', shots, 1), ('queries', queries, 1), ('seed', seed, 0), ('ways', 1 if ways is None else ways, 1)):
-            if not isinstance(v, (int, np.integer)) or v<low: raise FsicError(f'{k}={v!r}: expected a whole number, at least {low}.')
+        for k, v, low in (('shots', shots, 1), ('queries', queries, 1),
+                          ('seed', seed, 0), ('ways', 1 if ways is None else ways, 1)):
+            if not isinstance(v, (int, np.integer)) or v<low:
+                raise FsicError(f'{k}={v!r}: expected a whole number, at least {low}.')
         split.check(images)
         self.images, self.split, self.part, self.shots, self.queries = images, split, part, shots, queries
         self.seed, self.protocol, self.ways, self.need = seed, protocol, ways, shots+queries
@@ -99,24 +102,32 @@ class Episodes:
         for t in range(len(self.pools)): self[t]           # one episode of every task: what cannot work fails now
 
     def __repr__(self):
-        return (f'Episodes({self.images.name!r}, {self.part!r}, {self.shots}-shot, {self.queries} queries a label, {len(self.pools)} task'
-                f'{"s"*(len(self.pools)!=1)}, {self.protocol}, seed {self.seed})')
+        return (f'Episodes({self.images.name!r}, {self.part!r}, {self.shots}-shot, {self.queries} queries a label, '
+                f'{len(self.pools)} task{"s"*(len(self.pools)!=1)}, {self.protocol}, seed {self.seed})')
 
 # %% ../nbs/05_episodes.ipynb #96ac7481
 @patch
 def _check(self:Episodes):
     "Raise if labels or images cannot give a single episode."
-    where, want = f'{self.images.name}, {self.part} ({self.protocol})', f'{self.shots} support + {self.queries} query = {self.need}'
+    where, want = (f'{self.images.name}, {self.part} ({self.protocol})',
+                   f'{self.shots} support + {self.queries} query = {self.need}')
     few = ', '.join(f'{n} has {k}' for n, k in self.left_out.items())
-    if not self.split.tasks(self.part): raise FsicError(f'{where}: split {self.split.name} has no {self.part} labels; ask for another part, or give it some.')
+    if not self.split.tasks(self.part):
+        raise FsicError(f'{where}: split {self.split.name} has no {self.part} labels; '
+                        'ask for another part, or give it some.')
     if few and self.part!='train':
-        raise FsicError(f'{where}: too few usable images, {few}; an episode needs {want} of each label. Use fewer shots or queries, or LabelSplit.restrict.')
-    if not self.pools: raise FsicError(f'{where}: no label has the {want} usable images of an episode ({few}); use fewer shots or queries.')
+        raise FsicError(f'{where}: too few usable images, {few}; an episode needs {want} of each label. '
+                        'Use fewer shots or queries, or LabelSplit.restrict.')
+    if not self.pools:
+        raise FsicError(f'{where}: no label has the {want} usable images of an episode ({few}); '
+                        'use fewer shots or queries.')
     for t, p in enumerate(self.pools):
         n, task = self.ways or len(p.names), f'task {t} ({", ".join(p.names[:3])}{", ..." if len(p.names)>3 else ""})'
-        if n>len(p.names): raise FsicError(f'{where}: ways={n}, but {task} has {len(p.names)} labels with enough images.')
+        if n>len(p.names):
+            raise FsicError(f'{where}: ways={n}, but {task} has {len(p.names)} labels with enough images.')
         if n*self.need>len(p.ids):
-            raise FsicError(f'{where}: {n} labels need {n}*{self.need} = {n*self.need} different images, but {task} has {len(p.ids)}; use fewer shots, queries or ways.')
+            raise FsicError(f'{where}: {n} labels need {n}*{self.need} = {n*self.need} different images, '
+                            f'but {task} has {len(p.ids)}; use fewer shots, queries or ways.')
 
 # %% ../nbs/05_episodes.ipynb #6f1d3036
 TRIES = 20 # sub-counters an episode may use before it gives up
@@ -126,17 +137,20 @@ def __getitem__(self:Episodes,
     e:int, # number of the episode, 0 and up; there is no last one
 )->Episode:
     "Episode `e`, the same whenever and wherever it is asked for."
-    if not isinstance(e, (int, np.integer)) or e<0: raise FsicError(f'episode {e!r}: episodes are numbered 0, 1, 2, ... without end.')
+    if not isinstance(e, (int, np.integer)) or e<0:
+        raise FsicError(f'episode {e!r}: episodes are numbered 0, 1, 2, ... without end.')
     t = int(e)%len(self.pools)
     pool = self.pools[t]
     for a in range(TRIES):
         r = rng(self.seed, self.part, e, a)
-        which = np.arange(len(pool.names)) if self.ways is None else np.sort(_draw(r, np.arange(len(pool.names)), self.ways))
+        which = (np.arange(len(pool.names)) if self.ways is None else
+                 np.sort(_draw(r, np.arange(len(pool.names)), self.ways)))
         rows, short = _assign(pool.M, [pool.members[i] for i in which], self.need, r, which)
         if short is None: return self._episode(int(e), t, pool, which, rows)
     i, n = short
-    raise FsicError(f'{self.images.name}, {self.part}, episode {e}: {TRIES} draws ended in a corner, the last with {n} of {self.need} images free for '
-                    f'{pool.names[which[i]]}; too many labels share too few images: use fewer shots, queries or ways.')
+    raise FsicError(f'{self.images.name}, {self.part}, episode {e}: {TRIES} draws ended in a corner, '
+                    f'the last with {n} of {self.need} images free for {pool.names[which[i]]}; '
+                    'too many labels share too few images: use fewer shots, queries or ways.')
 
 @patch
 def _episode(self:Episodes, e, t, pool, which, rows):
@@ -148,7 +162,8 @@ def _episode(self:Episodes, e, t, pool, which, rows):
 @patch
 def fingerprint(self:Episodes)->str:
     "A hash of everything the episodes are a function of."
-    return fingerprint(self.images.fingerprint(), self.split.fingerprint(), self.part, self.shots, self.queries, self.seed, self.protocol, self.ways)
+    return fingerprint(self.images.fingerprint(), self.split.fingerprint(),
+                       self.part, self.shots, self.queries, self.seed, self.protocol, self.ways)
 
 # %% ../nbs/05_episodes.ipynb #61c90394
 def collate(
@@ -160,7 +175,8 @@ def collate(
     kinds = {(x.y.shape, x.y_query.shape, x.shots, x.queries): x for x in eps}
     if len(kinds)>1:
         a, b = list(kinds.values())[:2]
-        raise FsicError(f'collate: episodes {a.e} and {b.e} differ ({a.y.shape[-1]} labels, {a.shots}-shot, {a.queries} queries a label; and '
-                        f'{b.y.shape[-1]}, {b.shots}, {b.queries}); stack episodes of one kind, or fix the number of labels with ways.')
+        raise FsicError(f'collate: episodes {a.e} and {b.e} differ ({a.y.shape[-1]} labels, {a.shots}-shot, '
+                        f'{a.queries} queries a label; and {b.y.shape[-1]}, {b.shots}, {b.queries}); '
+                        'stack episodes of one kind, or fix the number of labels with ways.')
     return Episode(**{f.name: np.stack([np.asarray(getattr(x, f.name)) for x in eps]) for f in fields(Episode)
                       if f.name not in ('shots', 'queries')}, shots=eps[0].shots, queries=eps[0].queries)

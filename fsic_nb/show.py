@@ -16,8 +16,9 @@ from .core import FsicError, atomic
 def style():
     "The look of all figures: quiet axes, small type, colour-blind palette."
     import seaborn as sns
-    rc = {'figure.dpi': 88, 'savefig.dpi': 110, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlesize': 10, 'axes.labelsize': 10,
-          'xtick.labelsize': 9, 'ytick.labelsize': 9, 'legend.fontsize': 9, 'legend.frameon': False, 'axes.titlelocation': 'left'}
+    rc = {'figure.dpi': 88, 'savefig.dpi': 110, 'axes.spines.top': False, 'axes.spines.right': False,
+          'axes.titlesize': 10, 'axes.labelsize': 10, 'xtick.labelsize': 9, 'ytick.labelsize': 9,
+          'legend.fontsize': 9, 'legend.frameon': False, 'axes.titlelocation': 'left'}
     sns.set_theme(style='ticks', palette='colorblind', rc=rc)
 
 # %% ../nbs/06_show.ipynb #f6cac504
@@ -44,7 +45,9 @@ def _flat(fig)->list: # RGB triples 0..255
     from matplotlib.colors import to_rgba_array
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
-    c = [np.ones((1, 3)), *(to_rgba_array(a.get_color())[:, :3] for a in fig.findobj(lambda a: isinstance(a, (Line2D, LineCollection, Text))))]
+    c = [np.ones((1, 3)),
+         *(to_rgba_array(a.get_color())[:, :3]
+           for a in fig.findobj(lambda a: isinstance(a, (Line2D, LineCollection, Text))))]
     c = np.unique((255*np.concatenate(c)).round().astype(int), axis=0)
     return [*c.tolist(), *((c+255)//2).tolist()]
 
@@ -56,7 +59,7 @@ def _reduce(png, colours, flat):
     rest = im.quantize(colours-len(flat), dither=Image.Dither.NONE).getpalette()
     pal.putpalette((sum(flat, [])+rest)[:3*colours])
     a, index = np.asarray(im), np.array(im.quantize(palette=pal, dither=Image.Dither.NONE))
-    for i, c in enumerate(flat): index[(a==c).all(-1)] = i             # Pillow's nearest colour is only nearly the nearest
+    for i, c in enumerate(flat): index[(a==c).all(-1)] = i         # Pillow's nearest colour is only nearly the nearest
     out = Image.fromarray(index)
     out.putpalette(pal.getpalette())
     out.save(buf, 'PNG', optimize=True)
@@ -74,7 +77,8 @@ def _fit(fig, max_kb, dpi):
                 if len(small)<=max_kb*1000: return small
             return least
         dpi *= min(.95, (max_kb*1000/len(least))**.5)                  # bytes grow with the area
-    raise FsicError(f'the figure does not fit into {max_kb} kB at a readable resolution; draw fewer pictures or allow more.')
+    raise FsicError(f'the figure does not fit into {max_kb} kB at a readable resolution; '
+                    'draw fewer pictures or allow more.')
 
 # %% ../nbs/06_show.ipynb #c4995eaf
 def save_figure(
@@ -138,14 +142,16 @@ def _array(x):
 
 def _grid(x, grid, what):
     x = _array(x)
-    if x.size!=grid[0]*grid[1]: raise FsicError(f'{what}: {x.size} values do not fill a grid of {grid[0]} x {grid[1]} places.')
+    if x.size!=grid[0]*grid[1]:
+        raise FsicError(f'{what}: {x.size} values do not fill a grid of {grid[0]} x {grid[1]} places.')
     return x.reshape(grid)
 
 def _heat(w):
     "RGBA (rows, columns, 4) of signed or unsigned weights: stronger is less transparent."
     from matplotlib import colormaps
     w = w.astype(float)
-    if not np.isfinite(w).all(): raise FsicError('weights: some are not finite; find the NaN or inf before drawing them.')
+    if not np.isfinite(w).all():
+        raise FsicError('weights: some are not finite; find the NaN or inf before drawing them.')
     if w.min()>=0: x, cmap = (w-w.min())/(np.ptp(w) or 1.), colormaps['YlOrRd']
     else: x, cmap = w/np.abs(w).max(), None
     rgba = cmap(.15+.75*x) if cmap else np.where(x[..., None]>0, [.9, .25, 0., 1], [0., .35, 1., 1])
@@ -170,15 +176,17 @@ def _segments(ax, segs, colour, lw=1.6, ls='-'):
     "Lines with a white edge, so that they show on any picture."
     from matplotlib.collections import LineCollection
     ax.add_collection(LineCollection(segs, colors='white', linewidths=lw+1.4, capstyle='projecting', alpha=.9))
-    ax.add_collection(LineCollection(segs, colors=colour, linewidths=lw, capstyle='butt' if ls!='-' else 'projecting', linestyles=ls))
+    ax.add_collection(LineCollection(segs, colors=colour, linewidths=lw,
+                                     capstyle='butt' if ls!='-' else 'projecting', linestyles=ls))
 
 def _truth(ax, truth, grid, size):
-    "Where the object is: a dashed line around the places (L,) it covers by a quarter or more, or along its mask (H, W)."
+    "Where the object is: a dashed line around places (L,) it covers by a quarter or more, or along its mask (H, W)."
     t = _array(truth)
     if t.ndim<2: return _segments(ax, _outline(_grid(t, grid, 'truth')>=.25, size), 'black', 1.1, (0, (3, 2)))
     if not t.any(): return
     y, x = ((np.arange(n)+.5)*size/n for n in t.shape)
-    for c, lw, ls in (('white', 2.2, '-'), ('black', 1.1, (0, (3, 2)))): ax.contour(x, y, t.astype(float), [.5], colors=c, linewidths=lw, linestyles=[ls])
+    for c, lw, ls in (('white', 2.2, '-'), ('black', 1.1, (0, (3, 2)))):
+        ax.contour(x, y, t.astype(float), [.5], colors=c, linewidths=lw, linestyles=[ls])
 
 # %% ../nbs/06_show.ipynb #eb28f20b
 def show_places(
@@ -194,7 +202,8 @@ def show_places(
 ): # the axes
     "A picture with the weights of its places as heat and the chosen ones outlined."
     ax = show_image(image, ax, title, size)
-    if weights is not None: ax.imshow(_heat(_grid(weights, grid, 'weights')), extent=(0, size, size, 0), interpolation='nearest')
+    if weights is not None:
+        ax.imshow(_heat(_grid(weights, grid, 'weights')), extent=(0, size, size, 0), interpolation='nearest')
     if keep is not None:
         k = _grid(keep, grid, 'keep').astype(bool)
         dim = np.zeros((*grid, 4)); dim[~k, 3] = .5 if weights is None else .25
@@ -211,7 +220,8 @@ class _Sheet:
         self.w, self.h, self.fig = width, height, plt.figure(figsize=(width, height))
 
     def axes(self, x, y, size): return self.fig.add_axes([x/self.w, 1-(y+size)/self.h, size/self.w, size/self.h])
-    def text(self, x, y, s, **kw): return self.fig.text(x/self.w, 1-y/self.h, s, **(dict(fontsize=8, va='top', ha='left') | kw))
+    def text(self, x, y, s, **kw):
+        return self.fig.text(x/self.w, 1-y/self.h, s, **(dict(fontsize=8, va='top', ha='left') | kw))
     def line(self, x, y0, y1):
         from matplotlib.lines import Line2D
         self.fig.add_artist(Line2D([x/self.w]*2, [1-y0/self.h, 1-y1/self.h], color='.75', lw=1))
@@ -226,7 +236,8 @@ class _Sheet:
 # %% ../nbs/06_show.ipynb #93fd99f9
 def _names(images, episode):
     "Label names of a single episode and their colours."
-    if np.ndim(episode.y)!=2: raise FsicError(f'a figure shows one episode, this is a batch of {len(episode.y)}; draw one of them.')
+    if np.ndim(episode.y)!=2:
+        raise FsicError(f'a figure shows one episode, this is a batch of {len(episode.y)}; draw one of them.')
     names = [images.names[i] for i in episode.labels]
     return names, label_colours(names)
 
@@ -257,7 +268,8 @@ def show_episode(
     s.text(bar+.14, .06, 'queries', fontsize=9, color='.3')
     s.line(bar, .08, top[-1]-.1)
     for r, y in enumerate(top[:-1]):
-        s.text(left-.12, y+size/2, names[r].replace(' ', '\n'), color=colours[names[r]], fontsize=10, weight='bold', ha='right', va='center')
+        s.text(left-.12, y+size/2, names[r].replace(' ', '\n'), color=colours[names[r]],
+               fontsize=10, weight='bold', ha='right', va='center')
         for c, i in enumerate(ids[r]):
             x = left+c*pitch+.22*(c>=K)
             show_image(images.paths[i], s.axes(x, y, size), size=112)
@@ -267,7 +279,7 @@ def show_episode(
 
 # %% ../nbs/06_show.ipynb #4a15b3c6
 def _row_truth(truth, images, ids, col):
-    "What to outline on each image of `ids`: the mask of label `col` by the function `truth` (empty where the label is absent), or nothing."
+    "What to outline on each image of `ids`: the mask of label `col` from `truth` (empty if absent), or nothing."
     if truth is None: return [None]*len(ids)
     masks = [truth(i).get(images.names[col]) for i in ids]
     return [np.zeros((7, 7), bool) if m is None else np.asarray(m) for m in masks]
@@ -294,13 +306,16 @@ def show_kept(
     names, colours = _names(images, episode)
     keep, y = _array(keep).astype(bool), _array(episode.y).astype(bool)
     if keep.ndim==2: keep = np.repeat(keep[:, None], len(names), 1)
-    if keep.shape!=(*y.shape, grid[0]*grid[1]): raise FsicError(f'keep {keep.shape}: expected (S, N, L) = {(*y.shape, grid[0]*grid[1])}, or (S, L).')
+    if keep.shape!=(*y.shape, grid[0]*grid[1]):
+        raise FsicError(f'keep {keep.shape}: expected (S, N, L) = {(*y.shape, grid[0]*grid[1])}, or (S, L).')
     N, left, pitch, high = min(len(names), max_labels), 1.15, size+.1, size+.34
     s = _Sheet(left+max_columns*pitch, .12+N*high)
     for i in range(N):
         rows, y0 = np.flatnonzero(y[:, i])[:max_columns], .08+i*high
-        where = _row_truth(truth, images, episode.support[rows], episode.labels[i]) if truth is None or callable(truth) else _array(truth)[rows, i]
-        s.text(left-.12, y0+size/2, names[i].replace(' ', '\n'), color=colours[names[i]], fontsize=10, weight='bold', ha='right', va='center')
+        where = (_row_truth(truth, images, episode.support[rows], episode.labels[i])
+                 if truth is None or callable(truth) else _array(truth)[rows, i])
+        s.text(left-.12, y0+size/2, names[i].replace(' ', '\n'), color=colours[names[i]],
+               fontsize=10, weight='bold', ha='right', va='center')
         for c, (j, t) in enumerate(zip(rows, where)):
             k, x = keep[j, i], left+c*pitch
             show_places(images.paths[episode.support[j]], grid=grid, ax=s.axes(x, y0, size), keep=k, truth=t, size=112)
@@ -309,8 +324,9 @@ def show_kept(
     return s.fig
 
 # %% ../nbs/06_show.ipynb #5a669374
-METHOD_NAMES = dict(words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot', matching='ML-MatchingNet', bcr='reweighted mean (BCR)', labelprop='label propagation',
-                    localknn='kNN on places', relation='ML-RelationNet', laso='LaSO', wagp='WAGP', paper='LCM + cross-interaction',
+METHOD_NAMES = dict(words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot', matching='ML-MatchingNet',
+                    bcr='reweighted mean (BCR)', labelprop='label propagation', localknn='kNN on places',
+                    relation='ML-RelationNet', laso='LaSO', wagp='WAGP', paper='LCM + cross-interaction',
                     refined='refined prototypes', oracle='mask oracle')
 
 def _order(methods):
@@ -326,9 +342,11 @@ def _panel(ax, rows, methods, shots):
     for k, (n, c) in enumerate(zip(shots, sns.color_palette('colorblind', len(shots)))):
         for r in (r for r in rows if r['shots']==n):
             y = methods.index(r['method'])+step*(k-(len(shots)-1)/2)
-            ax.errorbar(r['map'], y, xerr=r['map_ci95'], fmt='os^Dv'[k%5], color=c, ms=6, capsize=3, lw=1.6, label=f'{n}-shot')
+            ax.errorbar(r['map'], y, xerr=r['map_ci95'], fmt='os^Dv'[k%5], color=c, ms=6, capsize=3,
+                        lw=1.6, label=f'{n}-shot')
             ax.text(r['map']+r['map_ci95'], y, f'  {r["map"]:.1f}', va='center', fontsize=8, color=c)
-    ax.set(yticks=range(len(methods)), yticklabels=[METHOD_NAMES.get(m, m) for m in methods], ylim=(len(methods)-.5, -.5), xlabel='mAP, %')
+    ax.set(yticks=range(len(methods)), yticklabels=[METHOD_NAMES.get(m, m) for m in methods],
+           ylim=(len(methods)-.5, -.5), xlabel='mAP, %')
     ax.margins(x=.12); ax.grid(axis='x', color='.92'); ax.set_axisbelow(True)
     ax.tick_params(left=False); ax.spines['left'].set_visible(False)
     e, p = (sorted({r.get(f) for r in rows}, key=str) for f in ('episodes', 'protocol'))
@@ -343,8 +361,10 @@ def show_results(
     if not records: raise FsicError('show_results: no records to draw.')
     lacks = {'data', 'method', 'shots', 'map', 'map_ci95'}-set.intersection(*(set(r) for r in records))
     if lacks: raise FsicError(f'show_results: a record lacks {", ".join(sorted(lacks))}.')
-    data, methods, shots = list(dict.fromkeys(r['data'] for r in records)), _order(r['method'] for r in records), sorted({r['shots'] for r in records})
-    fig, axs = plt.subplots(1, len(data), figsize=(2+4.6*len(data), 1.2+.26*len(methods)*max(2, len(shots))), sharey=True, squeeze=False, layout='constrained')
+    data, methods, shots = (list(dict.fromkeys(r['data'] for r in records)), _order(r['method'] for r in records),
+                            sorted({r['shots'] for r in records}))
+    fig, axs = plt.subplots(1, len(data), figsize=(2+4.6*len(data), 1.2+.26*len(methods)*max(2, len(shots))),
+                            sharey=True, squeeze=False, layout='constrained')
     for ax, d in zip(axs[0], data): _panel(ax, [r for r in records if r['data']==d], methods, shots)
     handles = dict(zip(*reversed(axs[0, 0].get_legend_handles_labels())))
     axs[0, -1].legend(handles.values(), handles.keys(), loc='center left', bbox_to_anchor=(1, .5))

