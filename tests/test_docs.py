@@ -1,5 +1,5 @@
 "The site: built once, judged by its HTML, and proven able to fail."
-import importlib, inspect, json, re, shutil, subprocess, sys, threading
+import importlib, inspect, json, os, re, shutil, subprocess, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -157,6 +157,16 @@ def test_formulas_that_cannot_be_shown_are_named():
 def test_building_needs_no_torch():
     code = "import sys; sys.path.insert(0, 'tools'); import build_docs; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, '-c', code], cwd=root).returncode==0
+
+
+def test_nbdevs_own_half_works(tmp_path):
+    "What `nbdev_docs` does before it calls Quarto, which is not needed here: in a copy, every notebook, without a warning."
+    for name in ('nbs', 'fsic_nb', 'data/splits', 'data/results', 'data/configs'): shutil.copytree(root/name, tmp_path/name)
+    shutil.copy(root/'settings.ini', tmp_path)
+    code = "from pathlib import Path; from nbdev.serve import proc_nbs; print(len(list(Path(proc_nbs(n_workers=1, force=True)).glob('*.ipynb'))))"
+    p = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={k: v for k, v in os.environ.items() if k!='IN_TEST'}, capture_output=True, text=True)
+    assert p.stdout.strip()==str(len(notebooks.notebooks())), p.stderr[-3000:]
+    assert 'Found cells containing imports and other code' not in p.stderr
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------------------

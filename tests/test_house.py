@@ -182,7 +182,8 @@ def form_problems(cells):
     if sum('## Summary' in t.splitlines() for t in text)!=1: yield 'has one ## Summary'
     last = text[-1].partition('**Exercises.**')[2]
     if not last: yield 'ends with **Exercises.**'
-    elif len(re.findall(r'<details><summary>Hint</summary>\n\n\S.*?\n\n</details>', last, re.S))<2: yield 'has two hidden hints'
+    exercises, hints = re.findall(r'^\*\*\d\.\*\*', last, re.M), re.findall(r'<details><summary>Hint</summary>\n\n\S.*?\n\n</details>', last, re.S)
+    if not 2<=len(exercises)<=3 or len(hints)!=len(exercises): yield f'has two or three exercises, each with a hidden hint (found {len(exercises)} and {len(hints)})'
     if any(re.search(r'\*Hint\b', t) for t in text): yield 'hides its hints (<details><summary>Hint</summary>)'
 
 
@@ -207,3 +208,19 @@ def test_every_figure_has_the_same_look(path):
         assert any('style()' in c for c in code), f'{path.name} draws without style()'
     named = re.compile(r"""(?:colou?rs?|c|ec|fc|edgecolors?|facecolors?|linecolor)=['"](red|blue|green|orange|purple|yellow|magenta|cyan|brown|pink|r|b|g|m|c|y)['"]""")
     assert not [m[0] for c in code for m in named.finditer(c)]
+
+
+@each_chapter
+def test_a_cell_that_imports_does_nothing_else(path):
+    "nbdev runs such cells again when it makes its own site."
+    for c in chapters[path]:
+        if c.cell_type!='code' or is_export(c): continue
+        tree = parsed(c.source)
+        mixed = any(isinstance(o, (ast.Import, ast.ImportFrom)) for o in ast.walk(tree)) and not all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in tree.body)
+        assert not mixed, f'{path.name}, cell {c.idx_}: imports stand alone, in a cell before'
+
+
+def test_no_line_of_code_is_cut_off():
+    "Longer lines do not fit JupyterLab beside its file browser, nor the site."
+    long = [f'{p.name}, cell {c.idx_}: {len(l)} characters' for p, cells in chapters.items() for c in cells if c.cell_type=='code' for l in c.source.splitlines() if len(l)>120]
+    assert not long
