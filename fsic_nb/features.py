@@ -212,7 +212,7 @@ def _hub():
 # %% ../nbs/04_features.ipynb #d08c5fe3
 def network(
     name:str='lite0', # see `backbone`
-    pretrained:bool|str=True, # False: random weights; or, for a ResNet, torchvision's name of them ('IMAGENET1K_V2')
+    pretrained:bool|str=True, # False: random weights; a name: torchvision's weights of a ResNet ('IMAGENET1K_V2')
     size:int=None, # pixels of a side, default: the network's own
 )->tuple: # the module as it was made (not frozen, not folded) and its `Transform`
     "The network called `name`, to be frozen by `backbone` or trained on."

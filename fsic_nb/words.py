@@ -181,7 +181,7 @@ def _load(source, limit, stamp):
     return _file(source, limit) if stamp else _downloaded(source, limit)
 
 def load_words(
-    source='glove-50', # 'glove-50' (packaged), a GloVe or word2vec file (.txt, .vec, .bin, .gz), or a gensim name
+    source='glove-50', # 'glove-50' (packaged), GloVe/word2vec file (.txt, .vec, .bin, .gz), or gensim.downloader name
     limit:int=None, # only the first so many words
 ): # gensim KeyedVectors
     "Word vectors from the package, a file or the network."
