@@ -242,7 +242,8 @@ def loo(b:Bench):
         def ours(): return leave_one_out(x, bias, t, y)
         def against(): return masked_poolings(x, bias, t, y)
         row = record(b, f'leave-one-out, {S} images',
-                     ('closed form', 'a masked pooling per place'), (ours, against), target, differ(ours().cpu(), against().cpu()))
+                     ('closed form', 'a masked pooling per place'), (ours, against), target,
+                     differ(ours().cpu(), against().cpu()))
         yield reach(b, row, x.nbytes+4*y.numel()*49, 2*x.numel()*len(t))
 
 # %% ../nbs/42_speed.ipynb #345ad92a
@@ -304,7 +305,8 @@ def prototypes(b:Bench):
     both = meet[0]+2*(f.numel()*D+N*D*2*D*64+49*N*K*2*D*256),meet[1]+f.nbytes+sum(p.nbytes for p in m.parameters())
     for name,ours,(flops,nbytes) in (('embedded once', known, meet), ('embedded anew', anew, both)):
         row = record(b, f'prototypes, {N}-way {K}-shot, {name}',
-                     ('all labels at once', 'a loop over labels'), (ours, against), 5, differ(ours().cpu(), against().cpu()))
+                     ('all labels at once', 'a loop over labels'), (ours, against), 5,
+                     differ(ours().cpu(), against().cpu()))
         yield reach(b, row, nbytes, flops)
 
 # %% ../nbs/42_speed.ipynb #42fefb3d
@@ -643,8 +645,9 @@ def easy(b:Bench):
     sampler,model = easy_sampler(data, ways, shots, queries, n),PrototypicalNetworks()
     def against():
         random.seed(0)
-        return easyfsl.utils.evaluate(model, DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn),
-                                      device='cpu', use_tqdm=False)
+        return easyfsl.utils.evaluate(
+            model, DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn),
+            device='cpu', use_tqdm=False)
     def ours(): return evaluate(dict(protonet=protonet()), eps, store, g, n=n)
     random.seed(0)
     equal = differ(accuracy_on(list(sampler), cls, store, ways, shots), against())
@@ -701,7 +704,8 @@ def extraction(b:Bench):
         with torch.no_grad():
             x = torch.stack([bb.transform(p) for p in paths[:4]])
             mine,theirs = (ours()[np.arange(4)].mean(1),
-                           model.forward_features(bb.transform.normalise(x).contiguous().to(b.device)).mean((2, 3)).cpu())
+                           model.forward_features(bb.transform.normalise(x).contiguous().to(b.device))
+                           .mean((2, 3)).cpu())
         equal = f'cosine {torch.cosine_similarity(mine, theirs).min():.4f} on the same pixels'
     n = len(paths)
     row = record(b, f'features of {n} JPEG files', (f'extract, {precision}', 'timm in a plain loop'),
@@ -762,7 +766,8 @@ def training(b:Bench):
         yield record(b, f'training step of {E} episodes {where}, {name}', ('one batch', 'one by one'),
                      (ours, against), 3, equal,
                      images=int(np.size([ep.support for ep in eps])+np.size([ep.query for ep in eps])),
-                     different=len(np.unique([*np.ravel([ep.support for ep in eps]), *np.ravel([ep.query for ep in eps])])))
+                     different=len(np.unique([*np.ravel([ep.support for ep in eps]),
+                                              *np.ravel([ep.query for ep in eps])])))
 
 # %% ../nbs/42_speed.ipynb #46004f0a
 def rate_of(
@@ -998,10 +1003,10 @@ def parts_of(b:Bench,
 @friendly
 def fsic_bench(
     out:str='', # a JSON file for the figures
-    stages:str='', # of lcm, loo, prototypes, metrics, evaluation, easyfsl, extraction, training, comma-separated (default: all)
+    stages:str='', # some of lcm,loo,prototypes,metrics,evaluation,easyfsl,extraction,training (default: all)
     repeats:int=5, # turns of each side; the figures are medians, so do not quote those of fewer than 5
     quick:store_true=False, # tiny sizes, no weights, nothing trained: does it run?
-    scaling:store_true=False, # episodes a second over ways, shots, places; memory over images; a store of 100,000 images
+    scaling:store_true=False, # episodes/s over ways, shots, places; memory over images; a store of 100,000 images
 ):
     "Time every stage of the library in turns with what one would otherwise do, in one process on the same data."
     measure(out, stages, repeats, quick, scaling, functools.partial(print, flush=True))
