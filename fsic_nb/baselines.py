@@ -94,7 +94,7 @@ def labelprop(
     alpha:float=.2,  # how far labels spread, 0..1
     tau:float=.5,    # temperature of the affinities
 ):
-    "Label propagation (Zhou et al., NIPS 2003; TPN, Liu et al., ICLR 2019); transductive: by all queries. A method."
+    "Label propagation (Zhou et al., NIPS 2003; TPN, Liu et al., ICLR 2019); transductive: uses all queries. A method."
     def method(support):
         y = support.y.to(support.g.dtype)
         y = torch.cat([y/y.sum(-2, keepdim=True).clamp_min(1), torch.full_like(y[...,:1], 1/y.shape[-2])], -1)
