@@ -32,10 +32,10 @@ def among(
 def protonet(
     scale:float=1., # of the logit; no ranking depends on it
 ):
-    "ML-ProtoNet (Snell et al., NeurIPS 2017): negative squared distance to the mean of the positives, against the average label. A method."
+    "ML-ProtoNet (Snell et al., NeurIPS 2017): minus squared distance to the mean, against the average label. A method."
     def method(support):
         P = mean_prototypes(support.x.means, support.y)
-        far = P.square().sum(-1)[...,None,:]                          # |q|^2 is the same for all labels: `among` takes it away
+        far = P.square().sum(-1)[...,None,:]    # |q|^2 is the same for all labels: `among` takes it away
         return lambda query: among(scale*(2*query.means@P.mT-far), support.y)
     return method
 
@@ -51,7 +51,7 @@ def matching(
     centre:Tensor, # mean feature of the training images (C,)
     tau:float=1.,  # temperature of the attention; 1 is the plain softmax of cosines
 ):
-    "ML-MatchingNet (Vinyals et al., NIPS 2016): attention to all support images, the sum of their label rows against chance. A method."
+    "ML-MatchingNet (Vinyals et al., NIPS 2016): attention to the support, summed label rows against chance. A method."
     def method(support):
         x,y,n = unit(support.x.means, centre),support.y,support.y.sum(-2)[...,None,:]
         def scorer(query):
@@ -69,8 +69,8 @@ def bcr(
     "The cosine-reweighted mean, the one idea of BCR (TNNLS 2024) that is known to us. A method."
     def method(support):
         x = support.x.means-centre
-        c = F.normalize(x, dim=-1)@F.normalize(mean_prototypes(x, support.y), dim=-1).mT          # (..., S, N)
-        w = (c/tau).masked_fill(~support.y, -torch.inf).softmax(-2).nan_to_num(0)                 # no positive: all weights 0
+        c = F.normalize(x, dim=-1)@F.normalize(mean_prototypes(x, support.y), dim=-1).mT  # (..., S, N)
+        w = (c/tau).masked_fill(~support.y, -torch.inf).softmax(-2).nan_to_num(0)         # no positive: all weights 0
         P = F.normalize(w.mT@x, dim=-1)
         return lambda query: unit(query.means, centre)@P.mT
     return method
@@ -94,7 +94,7 @@ def labelprop(
     alpha:float=.2,  # how far labels spread, 0..1
     tau:float=.5,    # temperature of the affinities
 ):
-    "Label propagation (Zhou et al., NIPS 2003; TPN, Liu et al., ICLR 2019); transductive: uses all queries at once. A method."
+    "Label propagation (Zhou et al., NIPS 2003; TPN, Liu et al., ICLR 2019); transductive: uses all queries. A method."
     def method(support):
         y = support.y.to(support.g.dtype)
         y = torch.cat([y/y.sum(-2, keepdim=True).clamp_min(1), torch.full_like(y[...,:1], 1/y.shape[-2])], -1)
@@ -117,7 +117,7 @@ def localknn(
     def method(support):
         x,(idx,mask) = support.x.through(see),positives(support.y)
         S,L = x.shape[-3:-1]
-        n = min(k, L)                                                                  # a single positive has no more places
+        n = min(k, L)                                                                  # one positive has no more places
         def top(c): return c.topk(n, -1).values if n>1 else c.amax(-1, keepdim=True)
         places = x.flatten(-3, -2).mT                                                  # (..., C, S*L)
         def block(q):
@@ -134,7 +134,8 @@ def localknn(
 
 # %% ../nbs/23_baselines.ipynb #c8072317
 # key -> function(centre) -> method
-TRAINING_FREE = dict(protonet=lambda centre: protonet(), simpleshot=simpleshot, matching=matching, bcr=bcr, labelprop=labelprop, localknn=localknn)
+TRAINING_FREE = dict(protonet=lambda centre: protonet(), simpleshot=simpleshot, matching=matching,
+                     bcr=bcr, labelprop=labelprop, localknn=localknn)
 
 # %% ../nbs/23_baselines.ipynb #f0a17ba1
 def oracle(
@@ -142,17 +143,20 @@ def oracle(
     centre:Tensor,   # mean feature of the training images (C,)
     beta:float=64.,  # sharpness of the soft maximum over a query's places
 ):
-    "The mask oracle: support places picked by the true masks, queries by their places. Not a method to compare with, but a ceiling."
-    if not hasattr(scenes, 'coverage'): raise FsicError('oracle: it needs true masks, which only scenes have; leave it out for other pictures.')
+    "The mask oracle: support places by true masks, queries by their places. No method to compare with, but a ceiling."
+    if not hasattr(scenes, 'coverage'):
+        raise FsicError('oracle: it needs true masks, which only scenes have; leave it out for other pictures.')
     def method(support):
         ids,labels,x = support.x.ids,support.labels,unit(support.x.locals, centre)
-        if ids is None or labels is None: raise FsicError('oracle: the support does not say which images and labels it holds; make it with `load`.')
+        if ids is None or labels is None:
+            raise FsicError('oracle: the support does not say which images and labels it holds; make it with `load`.')
         side = math.isqrt(x.shape[-2])
-        if side**2!=x.shape[-2]: raise FsicError(f'oracle: {x.shape[-2]} places make no square grid; use a backbone with square maps.')
-        w = torch.as_tensor(scenes.coverage(ids, labels, (side, side))).to(x)*support.y[...,None]         # (..., S, N, L)
-        P = F.normalize(w.transpose(-3, -2).flatten(-2)@x.flatten(-3, -2), dim=-1)                        # (..., N, C)
+        if side**2!=x.shape[-2]:
+            raise FsicError(f'oracle: {x.shape[-2]} places make no square grid; use a backbone with square maps.')
+        w = torch.as_tensor(scenes.coverage(ids, labels, (side, side))).to(x)*support.y[...,None]  # (..., S, N, L)
+        P = F.normalize(w.transpose(-3, -2).flatten(-2)@x.flatten(-3, -2), dim=-1)                 # (..., N, C)
         def scorer(query):
-            c = unit(query.locals, centre)@P[...,None,:,:].mT                                             # (..., Q, L, N)
+            c = unit(query.locals, centre)@P[...,None,:,:].mT                                      # (..., Q, L, N)
             return ((beta*c).logsumexp(-2)-math.log(c.shape[-2]))/beta
         return scorer
     return method
@@ -196,7 +200,8 @@ class Relation(nn.Module):
     "ML-RelationNet (Sung et al., CVPR 2018): a learned comparison of query and prototype. A method."
     def __init__(self, cfg:RelationConfig):
         super().__init__()
-        self.cfg,self.points,self.relate = cfg,Points(cfg.channels, cfg.dim),small_mlp(3*cfg.dim, cfg.hidden, 1, cfg.dropout)
+        self.cfg,self.points,self.relate = (cfg,Points(cfg.channels, cfg.dim),
+                                            small_mlp(3*cfg.dim, cfg.hidden, 1, cfg.dropout))
 
     def of(self, x:Features)->Tensor: # (..., n, D)
         "Points on a sphere of radius sqrt(D)."
@@ -234,7 +239,7 @@ class Laso(nn.Module):
     def __init__(self, cfg:LasoConfig):
         super().__init__(); self.cfg,self.points = cfg,Points(cfg.channels, cfg.dim)
         self.union,self.inter,self.minus = (small_mlp(2*cfg.dim, cfg.hidden, cfg.dim) for _ in range(3))
-        self.scale = nn.Parameter(torch.tensor([10., -1.]))                              # of the cosine, and what is added
+        self.scale = nn.Parameter(torch.tensor([10., -1.]))           # of the cosine, and what is added
 
     def score(self,
         z:Tensor, # points (..., n, D)
@@ -272,4 +277,5 @@ def loss(self:Laso,
     u,i,m = self.union(ab),self.inter(ab),self.minus(ab)
     found = (a, P, y),(u, P, y|yb),(i, P, y&yb),(m, P, y&~yb),(a, self.prototypes(z, support.y), y)
     labels = sum(F.binary_cross_entropy_with_logits(self.score(z, P), t.float()) for z,P,t in found)
-    return labels+F.mse_loss(u, self.union(ba))+F.mse_loss(i, self.inter(ba))+F.mse_loss(self.union(torch.cat([m, i], -1)), a)
+    return (labels+F.mse_loss(u, self.union(ba))+F.mse_loss(i, self.inter(ba))
+            +F.mse_loss(self.union(torch.cat([m, i], -1)), a))

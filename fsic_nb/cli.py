@@ -18,14 +18,20 @@ from .core import FsicError, fingerprint, friendly, home, read_json, write_json
 # %% ../nbs/31_cli.ipynb #648048df
 SHOTS,QUERIES = (1, 5),4 # the two settings of the paper, and its queries a label
 RECIPES = dict(
-    wagp     = dict(kinds=[dict(shots=1)], schedule=dict(steps=500, warmup=50, every=100), quick=dict(steps=40, warmup=10)),
-    paper    = dict(kinds=[dict(shots=1)], schedule=dict(steps=100, warmup=20, every=50), quick=dict(steps=10, warmup=5)),
+    wagp     = dict(kinds=[dict(shots=1)],
+                    schedule=dict(steps=500, warmup=50, every=100), quick=dict(steps=40, warmup=10)),
+    paper    = dict(kinds=[dict(shots=1)],
+                    schedule=dict(steps=100, warmup=20, every=50), quick=dict(steps=10, warmup=5)),
     refined  = dict(kinds=[dict(shots=1), dict(shots=5, queries=2, ways=8)],
-                    schedule=dict(steps=300, lr=2e-3, warmup=20, every=100, decay=True), quick=dict(steps=60, lr=2e-3, warmup=20, decay=True),
-                    photos=dict(kinds=[dict(shots=1), dict(shots=5)], schedule=dict(steps=40, lr=1e-4, warmup=10, every=20, decay=True),
+                    schedule=dict(steps=300, lr=2e-3, warmup=20, every=100, decay=True),
+                    quick=dict(steps=60, lr=2e-3, warmup=20, decay=True),
+                    photos=dict(kinds=[dict(shots=1), dict(shots=5)],
+                                schedule=dict(steps=40, lr=1e-4, warmup=10, every=20, decay=True),
                                 quick=dict(steps=20, lr=1e-4, warmup=10, decay=True))),
-    relation = dict(kinds=[dict(shots=1)], schedule=dict(steps=800, lr=1e-3, warmup=50, every=100), quick=dict(steps=60, lr=1e-3, warmup=20)),
-    laso     = dict(kinds=[dict(shots=1)], schedule=dict(steps=500, lr=1e-3, warmup=50, every=100), quick=dict(steps=40, lr=1e-3, warmup=10)))
+    relation = dict(kinds=[dict(shots=1)],
+                    schedule=dict(steps=800, lr=1e-3, warmup=50, every=100), quick=dict(steps=60, lr=1e-3, warmup=20)),
+    laso     = dict(kinds=[dict(shots=1)],
+                    schedule=dict(steps=500, lr=1e-3, warmup=50, every=100), quick=dict(steps=40, lr=1e-3, warmup=10)))
 
 def recipe(
     method:str, # a key of `RECIPES`
@@ -53,7 +59,8 @@ def coco_base(
     "COCO's labels that VOC_SPLIT neither trains nor validates with."
     from fsic_nb.data import LabelSplit, VOC_SPLIT
     base = {AS_COCO.get(n, n) for part in ('train', 'val') for n in VOC_SPLIT.labels(part)}
-    return LabelSplit('coco', [], [], [n for n in images.names if n not in base], 'labels that VOC_SPLIT neither trains nor validates with')
+    return LabelSplit('coco', [], [], [n for n in images.names if n not in base],
+                      'labels that VOC_SPLIT neither trains nor validates with')
 
 # %% ../nbs/31_cli.ipynb #a2884589
 def read_images(
@@ -71,7 +78,8 @@ def read_images(
         from fsic_nb.scenes import QUICK, make_scenes
         scenes = make_scenes(root, seed=seed, **(QUICK if quick else {}))
         return scenes.images,scenes.split,scenes
-    if not setup.split and data not in SETS: raise FsicError(f'--data {data} needs --split, a JSON file with the labels of train, val and test.')
+    if not setup.split and data not in SETS:
+        raise FsicError(f'--data {data} needs --split, a JSON file with the labels of train, val and test.')
     images = read(data, root)
     if data=='coco' and not setup.split: return images,coco_base(images),None
     split,protocol = (a or b for a,b in zip(setup, SETS.get(data, ('', 'strict'))))
@@ -80,8 +88,10 @@ def read_images(
     return images,split,None
 
 # %% ../nbs/31_cli.ipynb #b6081cab
-DATA = dict(scenes='', voc='the folder that holds VOC2007 and/or VOC2012', coco='the folder that holds annotations/ and images/',
-            nuswide='the folder that holds ImageList/, Groundtruth/ and Flickr/', imaterialist='the folder that holds train.json and train/',
+DATA = dict(scenes='', voc='the folder that holds VOC2007 and/or VOC2012',
+            coco='the folder that holds annotations/ and images/',
+            nuswide='the folder that holds ImageList/, Groundtruth/ and Flickr/',
+            imaterialist='the folder that holds train.json and train/',
             folder='the folder that holds a folder for every label', csv='the file with rows image,label1;label2')
 
 def check_data(
@@ -96,6 +106,7 @@ def check_data(
     if DATA[data] and not root: raise FsicError(f'--data {data} needs --root, {DATA[data]}.')
     if seed<0: raise FsicError(f'--seed {seed}: expected 0 or more.')
 
+# %% ../nbs/31_cli.ipynb #3d171244
 def prepare(
     data:str,           # a key of `DATA`
     root:str|None=None, # the data set's folder; for scenes, where to put them (default: the cache)
@@ -115,7 +126,8 @@ def prepare(
     start = time.perf_counter()
     store = extract(images, setup.backbone)
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'
-    say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels, {time.perf_counter()-start:.1f} s ({speed})')
+    say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels, '
+        f'{time.perf_counter()-start:.1f} s ({speed})')
     return images,split,store,torch.as_tensor(label_vectors(load_words(setup.words), images.names)),scenes
 
 # %% ../nbs/31_cli.ipynb #bb958ad1
@@ -139,12 +151,17 @@ def training_kinds(
     out = []
     for kind in kinds:
         for shots in range(kind['shots'], min(kind['shots'], 2)-1, -1):                # 5, 4, 3, 2; or 1
-            try: out.append(Episodes(images, split, 'train', **{'queries': QUERIES, 'seed': seed, **kind, 'shots': shots}))
+            try: out.append(Episodes(images, split, 'train',
+                                     **{'queries': QUERIES, 'seed': seed, **kind, 'shots': shots}))
             except FsicError as e: why = e; continue
-            if few:=out[-1].left_out: say(f'          left out of {shots}-shot training, too few usable images: '+', '.join(f'{n} ({k})' for n,k in few.items()))
+            if few:=out[-1].left_out:
+                say(f'          left out of {shots}-shot training, too few usable images: '
+                    +', '.join(f'{n} ({k})' for n,k in few.items()))
             break
         got = shots if out and out[-1].shots==shots else None
-        if got!=kind['shots']: say(f'          too few pictures for {kind["shots"]}-shot training episodes; '+(f'{got}-shot ones instead' if got else 'left out'))
+        if got!=kind['shots']:
+            say(f'          too few pictures for {kind["shots"]}-shot training episodes; '
+                +(f'{got}-shot ones instead' if got else 'left out'))
     if not out: raise why
     return out
 
@@ -175,7 +192,8 @@ def refined_start(
     from fsic_nb.data import select
     from fsic_nb.features import classifier
     from fsic_nb.refine import beginning
-    ids,own = np.unique(np.concatenate([select(images, t) for t in split.tasks('train')])),images.index(split.labels('train'))
+    ids,own = (np.unique(np.concatenate([select(images, t) for t in split.tasks('train')])),
+               images.index(split.labels('train')))
     torch.manual_seed(int(rng(seed, 'beginning').integers(2**31)))
     head = classifier(store.meta['backbone']) if cfg.classes else None
     return beginning(cfg, store, ids, torch.as_tensor(images.labels[np.ix_(ids, own)]), g[own], head)
@@ -215,7 +233,8 @@ def run_folder(
 )->Path:
     "Where the cache keeps the run of a plan."
     from dataclasses import asdict
-    key = fingerprint(p.cfg.to_dict(), asdict(p.schedule), seed, bool(quick), [e.fingerprint() for e in p.kinds], store.key, g.numpy(), p.basis)
+    key = fingerprint(p.cfg.to_dict(), asdict(p.schedule), seed, bool(quick),
+                      [e.fingerprint() for e in p.kinds], store.key, g.numpy(), p.basis)
     return home()/'runs'/f'{method}-{key}'
 
 # %% ../nbs/31_cli.ipynb #1f0df740
@@ -280,8 +299,10 @@ def trained(
         if done==steps and not run: model = load_model(folder/'best')
         else:
             start = None if (folder/'last').exists() else p.start()
-            model = train(p.cfg, p.kinds, store, g, folder, p.schedule, seed, validation(images, split, store, g, seed, 2 if quick else 10), start=start)
-    say(f'training  {method}: {p.schedule.steps} steps, '+('cached' if done==steps else f'{time.perf_counter()-begin:.1f} s'))
+            model = train(p.cfg, p.kinds, store, g, folder, p.schedule, seed,
+                          validation(images, split, store, g, seed, 2 if quick else 10), start=start)
+    say(f'training  {method}: {p.schedule.steps} steps, '
+        +('cached' if done==steps else f'{time.perf_counter()-begin:.1f} s'))
     return model
 
 # %% ../nbs/31_cli.ipynb #d0e46f76
@@ -291,13 +312,14 @@ def train_mean(
     store,     # `FeatureStore` of all images
     say=print, # called with one line if there are no training images
 ): # tensor (C,)
-    "The mean feature of the images usable in training: the centre of ML-SimpleShot. Without any: of those without a test label, or of all."
+    "Mean feature of the images usable in training (ML-SimpleShot's centre); else of those without test label, or all."
     import numpy as np
     from fsic_nb.data import select
     ids = np.unique(np.concatenate([np.empty(0, np.int64), *(select(images, t) for t in split.tasks('train'))]))
     if not len(ids):
         ids = np.flatnonzero(~images.labels[:,images.index(split.labels('test'))].any(1))
-        say(f'          no training images: the centre is the mean of '+(f'the {len(ids)} images without any test label' if len(ids) else 'all images'))
+        say(f'          no training images: the centre is the mean of '
+            +(f'the {len(ids)} images without any test label' if len(ids) else 'all images'))
     return store.mean_of(ids if len(ids) else np.arange(len(images))).mean(0)
 
 # %% ../nbs/31_cli.ipynb #51bee403
@@ -312,11 +334,14 @@ def check_names(
     for n in names:
         if n not in known:
             near = difflib.get_close_matches(n, known, 3, .5)
-            raise FsicError(f'no method is called {n!r}; '+(f'nearest: {", ".join(near)}.' if near else f'known are {", ".join(known)}.'))
-        if n=='oracle' and data!='scenes': raise FsicError(f'oracle needs true masks, which {data} does not have; leave it out, or use --data scenes.')
+            raise FsicError(f'no method is called {n!r}; '
+                            +(f'nearest: {", ".join(near)}.' if near else f'known are {", ".join(known)}.'))
+        if n=='oracle' and data!='scenes':
+            raise FsicError(f'oracle needs true masks, which {data} does not have; leave it out, or use --data scenes.')
         need = 'wagp' if n=='words' else n
         if data not in ('scenes', 'voc') and need in RECIPES and need not in models:
-            raise FsicError(f'{n}: nothing is trained on {data}; name a run of {need} that fsic_train made elsewhere with --run.')
+            raise FsicError(f'{n}: nothing is trained on {data}; '
+                            f'name a run of {need} that fsic_train made elsewhere with --run.')
     return list(dict.fromkeys(names))
 
 # %% ../nbs/31_cli.ipynb #aa6f79f6
@@ -372,7 +397,8 @@ def figures(
     ep,trace = Episodes(images, split, 'test', shots=5, queries=QUERIES, seed=seed)[0],[]
     with torch.no_grad(): model.prototypes(load(store, g, [ep])[0], trace)
     save_figure(show_episode(images, ep), out/'episode.png', dpi=80)
-    save_figure(show_kept(images, ep, helps(trace[-1][1][0]), scenes and scenes.masks, grid=store.grid), out/'lcm.png', dpi=80)
+    save_figure(show_kept(images, ep, helps(trace[-1][1][0]), scenes and scenes.masks, grid=store.grid),
+                out/'lcm.png', dpi=80)
     save_figure(show_results(rows), out/'results.png')
 
 # %% ../nbs/31_cli.ipynb #dafe22d7
@@ -392,12 +418,14 @@ def demo(
     images,split,store,g,scenes = prepare(data, root, seed, quick, say)
     from fsic_nb.episodes import Episodes
     from fsic_nb.evaluate import evaluate, records
-    chosen = methods([*DEMO, 'oracle'] if scenes else DEMO, data, images, split, store, g, scenes, None, seed, quick, say)
+    chosen = methods([*DEMO, 'oracle'] if scenes else DEMO, data, images, split, store, g,
+                     scenes, None, seed, quick, say)
     rows = []
     for k in SHOTS:
         start,eps = time.perf_counter(),Episodes(images, split, 'test', shots=k, queries=QUERIES, seed=seed)
         rows += records(evaluate(chosen, eps, store, g, n=12 if quick else 200), eps)
-        say(f'scoring   {k}-shot: {rows[-1]["episodes"]} episodes of {len(eps[0].labels)} unseen labels, {time.perf_counter()-start:.1f} s')
+        say(f'scoring   {k}-shot: {rows[-1]["episodes"]} episodes of {len(eps[0].labels)} unseen labels, '
+            f'{time.perf_counter()-start:.1f} s')
     start = time.perf_counter()
     write_json(out/'results.json', rows)
     figures(out, images, split, store, g, chosen['refined'], rows, scenes, seed)
@@ -405,6 +433,7 @@ def demo(
     report(rows, begin, say)
     return rows
 
+# %% ../nbs/31_cli.ipynb #dd69a9b6
 def report(
     rows:list,   # records
     begin:float, # `time.perf_counter()` at the beginning
@@ -412,7 +441,8 @@ def report(
 ):
     "Say the table of some records, and what its columns mean."
     from fsic_nb.evaluate import table
-    say(f'\n{rows[0]["data"]}, {rows[0]["protocol"]} filter, {rows[0]["episodes"]} episodes, seed {rows[0]["seed"]}; ± is the 95 % interval over episodes, '
+    say(f'\n{rows[0]["data"]}, {rows[0]["protocol"]} filter, {rows[0]["episodes"]} episodes, seed {rows[0]["seed"]}; '
+        '± is the 95 % interval over episodes, '
         f'diff the paired difference to ML-SimpleShot\n\n{table(rows)}\n\n{time.perf_counter()-begin:.0f} s in all')
 
 # %% ../nbs/31_cli.ipynb #1efce455
@@ -425,7 +455,7 @@ def fsic_demo(
     seed:int=0, # of scenes, episodes and training
     quick:store_true=False, # a small version that takes about a minute
 ):
-    "Multi-label few-shot classification end to end: pictures, features, training, evaluation on unseen labels, a table and three figures."
+    "Multi-label few-shot learning end to end: pictures, features, training, scores on unseen labels, table, figures."
     demo(data, root, out, seed, quick, say=functools.partial(print, flush=True))
 
 # %% ../nbs/31_cli.ipynb #8b19d864
@@ -446,8 +476,10 @@ def about_run(
     cell=None,  # the `Cell` it runs, if there is one
 )->dict: # what JSON can hold
     "What an evaluation must know of a run."
-    return dict(**cell_of(cell), method=method, data=data, split=split.name, split_fingerprint=split.fingerprint(), train=split.labels('train'), val=split.labels('val'),
-                backbone=store.meta['backbone'], weights=store.meta['weights'], features=store.key, seed=seed, quick=bool(quick))
+    return dict(**cell_of(cell), method=method, data=data, split=split.name, split_fingerprint=split.fingerprint(),
+                train=split.labels('train'), val=split.labels('val'),
+                backbone=store.meta['backbone'], weights=store.meta['weights'],
+                features=store.key, seed=seed, quick=bool(quick))
 
 # %% ../nbs/31_cli.ipynb #1094650f
 def same_run(
@@ -457,7 +489,9 @@ def same_run(
     "Raise if the folder holds a run about which something else is known."
     old = read_json(out/'about.json') if (out/'about.json').exists() else about
     for k in about:
-        if old.get(k)!=about[k]: raise FsicError(f'--out {out}: holds another run ({k} is {old.get(k)}, not {about[k]}); name another folder.')
+        if old.get(k)!=about[k]:
+            raise FsicError(f'--out {out}: holds another run ({k} is {old.get(k)}, not {about[k]}); '
+                            'name another folder.')
 
 def new_run(
     out:Path, # the folder of the run
@@ -485,9 +519,11 @@ def learn(
     if method not in RECIPES: check_names([method], data)
     recipe(method, data)
     new_run(out, dict(method=method, data=data, seed=seed, quick=bool(quick), **cell_of(cell)))
-    images,split,store,g,_ = prepare(data, root, seed, quick, say, Setup(cell.split, cell.protocol, cell.backbone, cell.words) if cell else Setup())
+    images,split,store,g,_ = prepare(data, root, seed, quick, say,
+                                     Setup(cell.split, cell.protocol, cell.backbone, cell.words) if cell else Setup())
     same_run(out, about := about_run(method, data, split, store, seed, quick, cell))
-    training_kinds(recipe(method, data)['kinds'], images, split, seed, lambda s: None)     # what cannot be trained leaves no folder
+    # what cannot be trained leaves no folder
+    training_kinds(recipe(method, data)['kinds'], images, split, seed, lambda s: None)
     write_json(out/'about.json', about)
     model = trained(method, data, images, split, store, g, seed, quick, say, run=out)
     say(f'{out}: done; score it with fsic_evaluate --run {out}')
@@ -512,26 +548,33 @@ def tune(
     if not peers.is_main_process: say = lambda line: None
     images,split,_ = read_images(cell.data, root, seed, False, say, Setup(cell.split, cell.protocol))
     eps = Episodes(images, split, 'train', cell.train_shots, cell.queries, seed, cell.protocol)
-    if eps.left_out: say('          left out of training, too few usable images: '+', '.join(f'{n} ({k})' for n,k in eps.left_out.items()))
+    if eps.left_out:
+        say('          left out of training, too few usable images: '
+            +', '.join(f'{n} ({k})' for n,k in eps.left_out.items()))
     g,about = torch.as_tensor(label_vectors(load_words(cell.words), images.names)),about_tuned(cell, split, seed)
     same_run(out, about)
     if peers.is_main_process: write_json(out/'about.json', about)
     pictures = Pictures(images, network(cell.backbone, False, cell.size)[1])
     validate = validation_of(images, split, pictures, g, seed, cell.max_images, cell.protocol)
-    say(f'training  {cell.method} on {cell.backbone}, end to end: {cell.steps.steps} steps of {cell.steps.batch} x {len(eps[0].support)+len(eps[0].query)} pictures')
-    model = finetune(tuned_config(cell, g.shape[1]), eps, g, out, cell.steps, seed, validate, cell.max_images, cell.precision, cell.augment)
+    say(f'training  {cell.method} on {cell.backbone}, end to end: '
+        f'{cell.steps.steps} steps of {cell.steps.batch} x {len(eps[0].support)+len(eps[0].query)} pictures')
+    model = finetune(tuned_config(cell, g.shape[1]), eps, g, out, cell.steps, seed,
+                     validate, cell.max_images, cell.precision, cell.augment)
     main = peers.is_main_process
     peers.destroy_process_group()
     return model if main else None
 
+# %% ../nbs/31_cli.ipynb #e0a40b39
 def about_tuned(
     cell,     # a fine-tuned `Cell`
     split,    # `LabelSplit`
     seed:int, # of episodes, weights and dropout
 )->dict: # what JSON can hold
     "`about_run` of a cell that is fine-tuned."
-    return dict(**cell_of(cell), method=cell.method, data=cell.data, split=split.name, split_fingerprint=split.fingerprint(), train=split.labels('train'),
-                val=split.labels('val'), backbone=f'{cell.backbone}-tuned', weights=cell.weights, seed=seed, quick=False)
+    return dict(**cell_of(cell), method=cell.method, data=cell.data,
+                split=split.name, split_fingerprint=split.fingerprint(),
+                train=split.labels('train'), val=split.labels('val'),
+                backbone=f'{cell.backbone}-tuned', weights=cell.weights, seed=seed, quick=False)
 
 # %% ../nbs/31_cli.ipynb #f1f655d2
 def run_cell(
@@ -575,23 +618,25 @@ def cost_of(
 def fsic_train(
     method:str='refined', # refined, paper, wagp, relation or laso
     data:str='scenes', # scenes (no download) or voc
-    root:str=None, # the data set's folder (voc: with VOC2007 and/or VOC2012); scenes: where to build them (default: the cache)
+    root:str=None, # the data set's folder (voc: with VOC2007 and/or VOC2012); scenes: where to build (default: cache)
     out:str='fsic_run', # the run's folder; an unfinished run in it is continued
     seed:int=None, # of scenes, episodes and training (default: 0, or the config's)
     quick:store_true=False, # a small set and a short training
-    config:str=None, # a cell of the paper's tables, such as data/configs/voc_1shot_resnet101_paper.toml, instead of method and data
+    config:str=None, # a cell of the paper, such as data/configs/voc_1shot_resnet101_paper.toml; names method and data
     dry_run:store_true=False, # with config: say what it will cost; needs no data, writes nothing
     gpu:str='A100', # with dry_run: the GPU to estimate hours for, A100, H100 or V100
 ):
-    "Train one method on the training labels; the validation labels choose the weights. With a config, train and score that cell."
+    "Train a method on training labels; validation labels choose the weights. With a config: train and score a cell."
     say = functools.partial(print, flush=True)
-    if config and (method!='refined' or data!='scenes' or quick): raise FsicError('--config says method and data itself; leave out --method, --data and --quick.')
+    if config and (method!='refined' or data!='scenes' or quick):
+        raise FsicError('--config says method and data itself; leave out --method, --data and --quick.')
     if dry_run and not config: raise FsicError('--dry-run needs --config, a cell of which to say what it will cost.')
     if dry_run: cost_of(config, root, gpu, say)
     elif config: run_cell(config, root, out, seed, say)
     else: learn(method, data, root, out, seed or 0, quick, say=say)
 
-if Path(sys.argv[0]).stem in ('fsic_train', 'train'): sys.argv[1:] = ['--dry_run' if w=='--dry-run' else w for w in sys.argv[1:]]
+if Path(sys.argv[0]).stem in ('fsic_train', 'train'):
+    sys.argv[1:] = ['--dry_run' if w=='--dry-run' else w for w in sys.argv[1:]]
 
 # %% ../nbs/31_cli.ipynb #2c342417
 def read_run(
@@ -599,11 +644,13 @@ def read_run(
 )->dict: # its about.json, with path
     "What is known of a finished run."
     if not path.is_dir(): raise FsicError(f'--run {path}: no such folder; make it with fsic_train --out {path}.')
-    if not (path/'about.json').exists(): raise FsicError(f'--run {path}: is no run (it has no about.json); name a folder that fsic_train made.')
+    if not (path/'about.json').exists():
+        raise FsicError(f'--run {path}: is no run (it has no about.json); name a folder that fsic_train made.')
     about,(done,steps) = read_json(path/'about.json'),progress_of(path)
     if lack:=[k for k in 'method train val backbone weights'.split() if not isinstance(about, dict) or k not in about]:
         raise FsicError(f'{path}/about.json: {lack[0]} is missing; train again.')
-    if done!=steps or not (path/'best').is_dir(): raise FsicError(f'--run {path}: is not finished ({done} of {steps or "?"} steps); run its fsic_train again.')
+    if done!=steps or not (path/'best').is_dir():
+        raise FsicError(f'--run {path}: is not finished ({done} of {steps or "?"} steps); run its fsic_train again.')
     return dict(about, path=path)
 
 def open_run(
@@ -617,10 +664,12 @@ def open_run(
     model = load_model(run['path']/'best')
     has = [('backbone', run['backbone'], store.meta['backbone']), ('channels', model.cfg.channels, store.channels),
            ('word dimensions', getattr(model.cfg, 'words', None) or g.shape[1], g.shape[1])]
-    if not is_tuned(run): has.insert(2, ('weights', run['weights'], store.meta['weights'])) # else the store was made with the run's own
+    if not is_tuned(run): # else the store was made with the run's own
+        has.insert(2, ('weights', run['weights'], store.meta['weights']))
     for what,mine,here in has:
         if mine!=here:
-            raise FsicError(f'--run {run["path"]}: was made with {what} {mine}, the features here have {here}; train again or take the same backbone.')
+            raise FsicError(f'--run {run["path"]}: was made with {what} {mine}, the features here have {here}; '
+                            'train again or take the same backbone.')
     return model
 
 # %% ../nbs/31_cli.ipynb #da3f5784
@@ -638,9 +687,12 @@ def coco_episodes(
     need,few = shots+queries,True
     while True:                                              # every round takes a label away
         while names and few: names,few = enough(images, names, need, 'masked')
-        if len(names)<2: raise FsicError(f'{images.name}: fewer than two test labels have the {need} images of a {shots}-shot episode; use fewer shots.')
+        if len(names)<2:
+            raise FsicError(f'{images.name}: fewer than two test labels have the {need} images '
+                            f'of a {shots}-shot episode; use fewer shots.')
         try:
-            eps = Episodes(images, LabelSplit(f'{images.name} ({len(names)} labels)', [], [], names), 'test', shots, queries, seed, 'masked')
+            eps = Episodes(images, LabelSplit(f'{images.name} ({len(names)} labels)', [], [], names),
+                           'test', shots, queries, seed, 'masked')
             for e in range(n): eps[e]
             return eps
         except FsicError as e: short = re.search('free for (.+?);', str(e))
@@ -663,9 +715,11 @@ def scored_episodes(
     from fsic_nb.configs import SETS
     from fsic_nb.episodes import Episodes
     protocol = setup.protocol or SETS.get(data, ('', 'strict'))[1]
-    if data!='coco' or setup.split: return Episodes(images, split, 'test', shots=shots, queries=setup.queries, seed=seed, protocol=protocol)
+    if data!='coco' or setup.split:
+        return Episodes(images, split, 'test', shots=shots, queries=setup.queries, seed=seed, protocol=protocol)
     eps = coco_episodes(images, split.labels('test'), shots, n=max(20, n), seed=seed)
-    say(f'          {shots}-shot: {len(eps.pools[0].names)} of {len(split.labels("test"))} test labels have pictures enough: {", ".join(eps.pools[0].names)}')
+    say(f'          {shots}-shot: {len(eps.pools[0].names)} of {len(split.labels("test"))} test labels have '
+        f'pictures enough: {", ".join(eps.pools[0].names)}')
     return eps
 
 # %% ../nbs/31_cli.ipynb #66a680f6
@@ -675,7 +729,8 @@ def numbers_of(
 )->list: # of int, ascending
     "Positive whole numbers, separated by commas."
     words = [w.strip() for w in str(text).split(',')]
-    if not all(re.fullmatch('[1-9][0-9]{0,3}', w) for w in words): raise FsicError(f'{what} {text!r}: expected whole numbers from 1 on, separated by commas, such as 1,5.')
+    if not all(re.fullmatch('[1-9][0-9]{0,3}', w) for w in words):
+        raise FsicError(f'{what} {text!r}: expected whole numbers from 1 on, separated by commas, such as 1,5.')
     return sorted({int(w) for w in words})
 
 def check_out(
@@ -683,7 +738,8 @@ def check_out(
 ):
     "Raise unless a file can be written there."
     up = next((p for p in out.absolute().parents if p.exists()), out)
-    if out.is_dir() or not up.is_dir() or not os.access(up, os.W_OK): raise FsicError(f'--out {out}: no file can be written there; name another one.')
+    if out.is_dir() or not up.is_dir() or not os.access(up, os.W_OK):
+        raise FsicError(f'--out {out}: no file can be written there; name another one.')
 
 def run_names(
     runs:list, # from `read_run`
@@ -708,7 +764,9 @@ def say_seen(
     say=print, # called with one line a step
 ):
     "Say which test labels are not new to a run."
-    if both:=seen(run, split): say(f'          {run["path"]}: {len(both)} test labels are not unseen, it was trained or chosen on them: {", ".join(both)}')
+    if both:=seen(run, split):
+        say(f'          {run["path"]}: {len(both)} test labels are not unseen, '
+            f'it was trained or chosen on them: {", ".join(both)}')
 
 # %% ../nbs/31_cli.ipynb #86d7f50a
 def is_tuned(
@@ -723,10 +781,15 @@ def check_alone(
 ):
     "A fine-tuned run has features of its own."
     if not any(map(is_tuned, runs)): return
-    if len(runs)>1: raise FsicError('a fine-tuned run has features of its own; score it alone, and the others in a call of their own (the same seed gives the same episodes).')
+    if len(runs)>1:
+        raise FsicError('a fine-tuned run has features of its own; '
+                        'score it alone, and the others in a call of their own '
+                        '(the same seed gives the same episodes).')
     if trainable:=[n for n in names if n in RECIPES or n=='words']:
-        raise FsicError(f'{trainable[0]}: would be trained on other features than the fine-tuned run has; beside it stand methods without training.')
+        raise FsicError(f'{trainable[0]}: would be trained on other features than the fine-tuned run has; '
+                        'beside it stand methods without training.')
 
+# %% ../nbs/31_cli.ipynb #a78d85e4
 def setup_of(
     runs:list,       # from `read_run`
     data:str,        # a key of `DATA`
@@ -734,16 +797,19 @@ def setup_of(
     protocol:str='', # another filter
 )->Setup:
     "What the runs say about how these data are used."
-    if data=='scenes' and (split or protocol): raise FsicError('--split and --protocol: scenes have their own; leave them out.')
+    if data=='scenes' and (split or protocol):
+        raise FsicError('--split and --protocol: scenes have their own; leave them out.')
     cell = next((r['cell'] for r in runs if 'cell' in r), None)
-    if data=='coco' and protocol and not split and not cell: raise FsicError('--protocol on coco needs --split, such as coco_52_12_16.')
+    if data=='coco' and protocol and not split and not cell:
+        raise FsicError('--protocol on coco needs --split, such as coco_52_12_16.')
     if not cell: return Setup(split, protocol)
     mine,bb = cell['data']==data,cell['backbone']
     if is_tuned(run := next(r for r in runs if 'cell' in r)):
         from fsic_nb.finetune import tuned_backbone
         from fsic_nb.train import load_model
         bb = tuned_backbone(load_model(run['path']/'best'))
-    return Setup(split or (cell['split'] if mine else ''), protocol or (cell['protocol'] if mine else ''), bb, cell['words'], cell['queries'])
+    return Setup(split or (cell['split'] if mine else ''), protocol or (cell['protocol'] if mine else ''),
+                 bb, cell['words'], cell['queries'])
 
 # %% ../nbs/31_cli.ipynb #a2662d46
 def scored(
@@ -816,11 +882,11 @@ def fsic_evaluate(
     seed:int=0, # of scenes, episodes and trainings
     out:str='results.json', # the records
     quick:store_true=False, # the small set of scenes, short trainings
-    split:str='', # a split such as coco_52_12_16, or a JSON file with the labels of train, val and test (default: the run's, else the data set's)
+    split:str='', # such as coco_52_12_16, or a JSON file of train, val and test labels (default: run's or data set's)
     protocol:str='', # strict or masked: which images may be used (default: the same)
 ):
-    "Score trained runs and training-free methods on the test labels, all on the same episodes, with ML-SimpleShot as the baseline."
+    "Score runs and training-free methods on the test labels, all on the same episodes; ML-SimpleShot is the baseline."
     def parts(text): return [w.strip() for w in text.split(',') if w.strip()]
     if episodes is None: episodes = 12 if quick else 200
-    compare(parts(run), parts(method or ('' if run else 'refined')), data, root, numbers_of(shots, '--shots'), episodes, seed, out, quick,
-            functools.partial(print, flush=True), split, protocol)
+    compare(parts(run), parts(method or ('' if run else 'refined')), data, root, numbers_of(shots, '--shots'),
+            episodes, seed, out, quick, functools.partial(print, flush=True), split, protocol)

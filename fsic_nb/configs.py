@@ -77,14 +77,17 @@ def _typed(
     for k,v in d.items():
         if k not in known: raise FsicError(f'{where}: no key is called {k!r}; {_nearest(k, list(known))}.')
         if not _fits(v, known[k].type):
-            raise FsicError(f'{where}: {k} is {v!r}; expected {getattr(known[k].type, "__name__", known[k].type)}.'.replace('fsic_nb.train.Schedule', 'table'))
+            raise FsicError(f'{where}: {k} is {v!r}; '
+                            f'expected {getattr(known[k].type, "__name__", known[k].type)}.'
+                            .replace('fsic_nb.train.Schedule', 'table'))
     lack = [k for k,f in known.items() if f.default is dataclasses.MISSING and k not in d and k not in given]
     if lack: raise FsicError(f'{where}: {lack[0]} is missing; add it.')
     return d
 
 # %% ../nbs/30_configs.ipynb #ddbdb1aa
 METHODS = 'paper wagp refined relation laso'.split()
-CHOICES = dict(data=list(READERS), method=METHODS, protocol=PROTOCOLS, mode=('finetuned', 'frozen'), precision=list(PRECISIONS), batch_norm=BATCH_NORMS)
+CHOICES = dict(data=list(READERS), method=METHODS, protocol=PROTOCOLS, mode=('finetuned', 'frozen'),
+               precision=list(PRECISIONS), batch_norm=BATCH_NORMS)
 LEAST = dict(shots=1, queries=1, train_shots=1, size=32, max_images=1, episodes=2, seed=0)
 _FREQUENCY = re.compile(r'frequency_(\d+)_(\d+)_(\d+)')
 
@@ -95,11 +98,13 @@ def _check_names(cell:Cell, where:str):
         if v not in ok: raise FsicError(f'{where}: {k} is {v!r}; {_nearest(v, list(ok))}.')
     s,own = cell.split,[n for n in SPLITS if n.split('_')[0]==cell.data]
     if s not in own and not _FREQUENCY.fullmatch(s) and Path(s).suffix!='.json':
-        raise FsicError(f"{where}: split {s!r} is none of {cell.data}; use {', '.join([*own, 'frequency_<train>_<val>_<test>'])}, or a .json file.")
+        raise FsicError(f"{where}: split {s!r} is none of {cell.data}; "
+                        f"use {', '.join([*own, 'frequency_<train>_<val>_<test>'])}, or a .json file.")
     if cell.backbone not in ('lite0', 'resnet50', 'resnet101', *STRONG):
         import timm
         if not timm.is_model(cell.backbone):
-            raise FsicError(f"{where}: backbone is {cell.backbone!r}; {_nearest(cell.backbone, list(dict.fromkeys(['lite0', *STRONG, *timm.list_models()])))}.")
+            raise FsicError(f"{where}: backbone is {cell.backbone!r}; "
+                            f"{_nearest(cell.backbone, list(dict.fromkeys(['lite0', *STRONG, *timm.list_models()])))}.")
 
 def _check_numbers(cell:Cell, where:str):
     "Every number makes sense."
@@ -116,20 +121,27 @@ def _check_mode(cell:Cell, where:str):
     "What belongs together is together."
     want = 'recipe' if cell.mode=='frozen' else 'paper'
     if isinstance(cell.schedule, str) and cell.schedule!=want or cell.mode=='frozen' and cell.schedule!=want:
-        raise FsicError(f"{where}: schedule is {cell.schedule!r}; a {cell.mode} cell takes {want!r}"+(' or a table.' if want=='paper' else '.'))
+        raise FsicError(f"{where}: schedule is {cell.schedule!r}; a {cell.mode} cell takes {want!r}"
+                        +(' or a table.' if want=='paper' else '.'))
     if cell.mode=='frozen':
-        fixed = dict(protocol='strict', queries=4, weights='default', train_shots=1, size=224, batch_norm='frozen', precision='fp32', augment=False)
+        fixed = dict(protocol='strict', queries=4, weights='default', train_shots=1,
+                     size=224, batch_norm='frozen', precision='fp32', augment=False)
         for k,v in fixed.items():
-            if getattr(cell, k)!=v: raise FsicError(f'{where}: {k} is {getattr(cell, k)!r}; a frozen cell is trained by its recipe, which has {v!r}: leave it out.')
-    if (cell.published is None)!=(not cell.source): raise FsicError(f'{where}: published and source belong together; give both or none.')
+            if getattr(cell, k)!=v:
+                raise FsicError(f'{where}: {k} is {getattr(cell, k)!r}; '
+                                f'a frozen cell is trained by its recipe, which has {v!r}: leave it out.')
+    if (cell.published is None)!=(not cell.source):
+        raise FsicError(f'{where}: published and source belong together; give both or none.')
 
 def to_cell(
     d:dict,    # what a file says
     where:str, # the file
 )->Cell:
     "A checked cell."
-    d = dict(_typed(Cell, d if not isinstance(d.get('schedule'), dict) else {**d, 'schedule': ''}, where), **({'schedule': d['schedule']} if 'schedule' in d else {}))
-    if isinstance(d.get('schedule'), dict): d['schedule'] = replace(PAPER, **_typed(Schedule, d['schedule'], f'{where}, schedule'))
+    d = dict(_typed(Cell, d if not isinstance(d.get('schedule'), dict) else {**d, 'schedule': ''}, where),
+             **({'schedule': d['schedule']} if 'schedule' in d else {}))
+    if isinstance(d.get('schedule'), dict):
+        d['schedule'] = replace(PAPER, **_typed(Schedule, d['schedule'], f'{where}, schedule'))
     cell = Cell(**d)
     for check in (_check_names, _check_numbers, _check_mode): check(cell, where)
     return cell
@@ -140,7 +152,8 @@ def read_cell(
     "A cell from its file."
     path = Path(path).expanduser()
     try: d = tomllib.loads(path.read_text(encoding='utf-8'))
-    except OSError as e: raise FsicError(f'{path}: cannot be read ({e.strerror}); those that ship are in data/configs.') from e
+    except OSError as e:
+        raise FsicError(f'{path}: cannot be read ({e.strerror}); those that ship are in data/configs.') from e
     except ValueError as e: raise FsicError(f'{path}: not valid TOML ({e}); mend it.') from e
     return to_cell({'name': path.stem, **d}, str(path))
 
@@ -152,7 +165,8 @@ def split_of(
     protocol:str='strict', # see `select`
 )->tuple: # LabelSplit, {validation label that is left out: its usable images}
     "The split of a cell on these images."
-    if m:=_FREQUENCY.fullmatch(split): s = split_by_frequency(images, *map(int, m.groups()), need, f'{images.name}_{split}')
+    if m:=_FREQUENCY.fullmatch(split):
+        s = split_by_frequency(images, *map(int, m.groups()), need, f'{images.name}_{split}')
     else: s = load_split(split)
     s,out = s.restrict(images, need, protocol=protocol)
     return s,out['val']
@@ -174,14 +188,21 @@ def tuned_config(
 )->FineTunedConfig:
     "Network and head of a cell that is fine-tuned."
     with torch.device('meta'): net,_ = network(cell.backbone, False, cell.size)
-    return FineTunedConfig(cell.backbone, head_of(cell.method, channels_of(net), words), cell.size, cell.batch_norm, None if cell.weights=='none' else cell.weights)
+    return FineTunedConfig(cell.backbone, head_of(cell.method, channels_of(net), words),
+                           cell.size, cell.batch_norm, None if cell.weights=='none' else cell.weights)
 
 # %% ../nbs/30_configs.ipynb #182e9ee5
 _PUBLISHED = {('voc', 1): 62.9, ('voc', 5): 71.7, ('coco', 1): 64.2, ('coco', 5): 73.9} # the paper's own method, mAP %
-SETS = dict(voc=('voc', 'strict'), coco=('coco_52_12_16', 'strict'), nuswide=('nuswide_65_16', 'masked'), imaterialist=('frequency_65_15_40', 'masked')) # split and filter
-_SOURCE = ('Yan et al., arXiv 2412.13732, as a later table quotes it; their test labels, all of them in each of 200 episodes, {}; that table mixes the protocols of its rows')
+# split and filter
+SETS = dict(voc=('voc', 'strict'), coco=('coco_52_12_16', 'strict'),
+            nuswide=('nuswide_65_16', 'masked'), imaterialist=('frequency_65_15_40', 'masked'))
+_SOURCE = ('Yan et al., arXiv 2412.13732, as a later table quotes it; '
+           'their test labels, all of them in each of 200 episodes, {}; '
+           'that table mixes the protocols of its rows')
 _FILTER = dict(voc='filter not known', coco='strict filter as in the released code')
-_UNKNOWN = dict(voc='[?] the validation labels: our choice among the 14 base labels; the filter: strict, as in the released code for COCO', coco='', nuswide="[?] split and filter: the paper's are not known, these are public ones",
+_UNKNOWN = dict(voc='[?] the validation labels: our choice among the 14 base labels; '
+                    'the filter: strict, as in the released code for COCO',
+                coco='', nuswide="[?] split and filter: the paper's are not known, these are public ones",
                 imaterialist="[?] split and filter: the paper's are not known; labels by falling frequency")
 
 def tuned_cell(
@@ -192,15 +213,18 @@ def tuned_cell(
     "A cell of the paper, or of the refined model in its place."
     split,protocol = SETS[data]
     known = method=='paper' and (data, shots) in _PUBLISHED
-    return Cell(f'{data}_{shots}shot_resnet101_{method}', data, split, shots, method, 'resnet101', protocol, train_shots=shots, max_images=72 if data=='voc' else 64, # all of a VOC episode
-                published=_PUBLISHED[data, shots] if known else None, source=_SOURCE.format(_FILTER[data]) if known else '')
+    return Cell(f'{data}_{shots}shot_resnet101_{method}', data, split, shots, method, 'resnet101', protocol,
+                train_shots=shots, max_images=72 if data=='voc' else 64, # all of a VOC episode
+                published=_PUBLISHED[data, shots] if known else None,
+                source=_SOURCE.format(_FILTER[data]) if known else '')
 
 def frozen_cell(
     shots:int,  # K
     method:str, # a value of `METHODS`
 )->Cell:
     "A cell that a laptop can run."
-    return Cell(f'voc_{shots}shot_lite0_{method}', 'voc', 'voc', shots, method, 'lite0', mode='frozen', words='glove-50', schedule='recipe')
+    return Cell(f'voc_{shots}shot_lite0_{method}', 'voc', 'voc', shots, method, 'lite0',
+                mode='frozen', words='glove-50', schedule='recipe')
 
 CELLS = {c.name: c for c in (*(tuned_cell(d, k, m) for d in SETS for k in (1, 5) for m in ('paper', 'refined')),
                              *(frozen_cell(k, m) for k in (1, 5) for m in ('paper', 'refined')))}
@@ -208,11 +232,18 @@ CELLS = {c.name: c for c in (*(tuned_cell(d, k, m) for d in SETS for k in (1, 5)
 # %% ../nbs/30_configs.ipynb #1309a51b
 def notes(cell:Cell)->list: # lines
     "What a file says of itself."
-    if cell.mode=='frozen': return ['Not a cell of the paper: frozen features of a small network, 50-d words, trained by the recipe of the command line.']
-    out = ["The paper's method, end to end." if cell.method=='paper' else "Not the paper's method but the refined prototypes, in the same place; trained end to end here for the first time by whoever runs it."]
+    if cell.mode=='frozen':
+        return ['Not a cell of the paper: frozen features of a small network, '
+                '50-d words, trained by the recipe of the command line.']
+    out = ["The paper's method, end to end." if cell.method=='paper' else
+           "Not the paper's method but the refined prototypes, in the same place; "
+           "trained end to end here for the first time by whoever runs it."]
     out += ['[?] the depth of the ResNet', *([_UNKNOWN[cell.data]] if _UNKNOWN[cell.data] else [])]
-    if cell.shots>1: out.append('[?] train_shots: the released training step draws 1 support image a label; with train_shots = 1 the run of the 1-shot cell serves both')
-    return [*out, *([] if cell.published or cell.method!='paper' else ['No published number was found for this cell.'])]
+    if cell.shots>1:
+        out.append('[?] train_shots: the released training step draws 1 support image a label; '
+                   'with train_shots = 1 the run of the 1-shot cell serves both')
+    return [*out,
+            *([] if cell.published or cell.method!='paper' else ['No published number was found for this cell.'])]
 
 def to_toml(cell:Cell)->str:
     "The text of a cell's file. (JSON's strings, numbers and booleans are TOML's, too.)"
@@ -248,10 +279,13 @@ def _count(name, size, device)->Footprint:
     with torch.device(device):
         net,x,kept = network(name, False, size)[0].eval(),torch.zeros(1, 3, size, size),{}
         def keep(a): kept[a.untyped_storage()._cdata] = a.untyped_storage().nbytes(); return a
-        with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda a: a): f = places(net, x)
+        with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda a: a):
+            f = places(net, x)
     own = {p.untyped_storage()._cdata for p in (*net.parameters(), *net.buffers())}
-    trained = sum(p.numel() for n,p in net.named_parameters() if not n.startswith(('fc.', 'classifier.', 'head.fc.')))
-    return Footprint(trained, f.shape[1]*f.shape[2], f.shape[3], counter.get_total_flops(), sum(b for k,b in kept.items() if k not in own), _classes(net))
+    trained = sum(p.numel() for n,p in net.named_parameters()
+                  if not n.startswith(('fc.', 'classifier.', 'head.fc.')))
+    return Footprint(trained, f.shape[1]*f.shape[2], f.shape[3], counter.get_total_flops(),
+                     sum(b for k,b in kept.items() if k not in own), _classes(net))
 
 @lru_cache(maxsize=16)
 def footprint(
@@ -260,17 +294,20 @@ def footprint(
 )->Footprint:
     "Parameters, places, operations and activations of a network, without its weights."
     try: return _count(name, size, 'meta')
-    except (RuntimeError, NotImplementedError): return _count(name, size, 'cpu')   # a few networks compute numbers when they are built
+    except (RuntimeError, NotImplementedError): # a few networks compute numbers when they are built
+        return _count(name, size, 'cpu')
 
 # %% ../nbs/30_configs.ipynb #8024d8de
-SIZES = dict(voc=9_963+11_540, coco=82_783+40_504, nuswide=269_648, imaterialist=1_012_947+9_897) # images in the official files, see data/README.md
+# images in the official files, see data/README.md
+SIZES = dict(voc=9_963+11_540, coco=82_783+40_504, nuswide=269_648, imaterialist=1_012_947+9_897)
 
 def labels_of(
     cell:Cell,
     images:ImageSet|None=None, # None: as the split says
 )->dict: # part -> number of labels
     "How many labels an episode of each part has."
-    if images is None and (m:=_FREQUENCY.fullmatch(cell.split)): return dict(zip(('train', 'val', 'test'), map(int, m.groups())))
+    if images is None and (m:=_FREQUENCY.fullmatch(cell.split)):
+        return dict(zip(('train', 'val', 'test'), map(int, m.groups())))
     if images is None: return {p: len(load_split(cell.split).labels(p)) for p in ('train', 'val', 'test')}
     split,_ = split_of(cell.split, images, protocol=cell.protocol)
     need = dict(train=cell.train_shots+cell.queries, val=9, test=cell.shots+cell.queries)
@@ -310,10 +347,11 @@ def memory(
     cell:Cell,
     pictures:int, # of an episode
 )->int: # bytes
-    "GPU memory of a training step: weights, gradients and Adam's two moments; activations; the features of an episode and their gradient."
+    "GPU memory of training: weights, gradients, Adam's two moments; activations; an episode's features and gradient."
     f = footprint(cell.backbone, cell.size)
     half = 1 if cell.precision=='fp32' else 2
-    return 16*(f.parameters+head_parameters(cell))+min(cell.max_images, pictures)*f.activations//half+2*4*pictures*f.places*f.channels
+    return (16*(f.parameters+head_parameters(cell))+min(cell.max_images, pictures)*f.activations//half
+            +2*4*pictures*f.places*f.channels)
 
 # %% ../nbs/30_configs.ipynb #4ddaea44
 class GPU(NamedTuple):
@@ -323,8 +361,8 @@ class GPU(NamedTuple):
 
 GPUS = dict(
     A100 = GPU((156, 312), (938, 2470)),      # A100 data sheet as others quote it (TF32; BF16 and FP16); DGX A100 80GB
-    H100 = GPU((494.5, 989.5), (None, None)), # H100 data sheet as a reseller copied it, SXM: half of 989 and 1,979, which are with sparsity
-    V100 = GPU((15.7, 125), (367, 1200)))     # NVLink: FP32 as quoted by others, FP16 on NVIDIA developer blog; DGX-1 16GB
+    H100 = GPU((494.5, 989.5), (None, None)), # H100 SXM data sheet via a reseller: half of 989 and 1,979 (sparse)
+    V100 = GPU((15.7, 125), (367, 1200)))     # NVLink: FP32 quoted by others, FP16 on NVIDIA developer blog; DGX-1 16GB
 UTILISATION = .35 # assumed share of the peak
 
 def gpu_hours(
@@ -334,7 +372,8 @@ def gpu_hours(
 )->tuple: # hours at `UTILISATION` of the peak; hours at the published rate of ResNet-50, or None
     "How long a GPU takes, by two models."
     if gpu not in GPUS: raise FsicError(f'--gpu {gpu}: {_nearest(gpu, list(GPUS))}.')
-    if gpu=='V100' and precision=='bf16': raise FsicError('--gpu V100: it does not compute in bf16; let precision be fp16, or take another GPU.')
+    if gpu=='V100' and precision=='bf16':
+        raise FsicError('--gpu V100: it does not compute in bf16; let precision be fp16, or take another GPU.')
     peak,rate = (v[precision!='fp32'] for v in GPUS[gpu])
     return flops/(peak*1e12*UTILISATION)/3600,rate and flops/(rate*3*footprint('resnet50').flops)/3600
 
@@ -346,9 +385,11 @@ def measured(
     "Time the network of a cell on random pictures, here and now."
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     net = network(cell.backbone, False, cell.size)[0].eval().to(device, memory_format=torch.channels_last)
-    x,half = torch.rand(n, 3, cell.size, cell.size, device=device).contiguous(memory_format=torch.channels_last),PRECISIONS[cell.precision]
+    x,half = (torch.rand(n, 3, cell.size, cell.size, device=device).contiguous(memory_format=torch.channels_last),
+              PRECISIONS[cell.precision])
     def step(backward):
-        with torch.set_grad_enabled(backward), torch.autocast(device, half, enabled=half is not None): f = places(net, x)
+        with torch.set_grad_enabled(backward), torch.autocast(device, half, enabled=half is not None):
+            f = places(net, x)
         if backward: f.float().sum().backward()
         if device=='cuda': torch.cuda.synchronize()
     def seconds(backward):
@@ -365,20 +406,29 @@ def dry_run(
     here:dict|None=None, # from `measured`
 )->dict:
     "What a cell will cost. Nothing is run."
-    if images is None and cell.data not in SIZES: raise FsicError(f'{cell.name}: how large {cell.data} is depends on your pictures; give --root.')
-    labels,n,f = labels_of(cell, images),len(images) if images is not None else SIZES[cell.data],footprint(cell.backbone, cell.size)
+    if images is None and cell.data not in SIZES:
+        raise FsicError(f'{cell.name}: how large {cell.data} is depends on your pictures; give --root.')
+    labels,n,f = (labels_of(cell, images),len(images) if images is not None else SIZES[cell.data],
+                  footprint(cell.backbone, cell.size))
     tuned = cell.mode=='finetuned'
     p = passes(cell, labels, n) if tuned else dict(pictures=0, training=0, forward=n, backward=0)
     flops = f.flops*(p['forward']+2*p['backward'])
     peak,rate = gpu_hours(flops, gpu, cell.precision)
-    out = dict(cell=cell.name, images=n, counted=images is not None, labels=labels, steps=cell.steps.steps if tuned else None, episodes=cell.steps.steps*cell.steps.batch if tuned else None,
-               **p, parameters=dict(network=f.parameters, head=head_parameters(cell)), flops=flops, memory=memory(cell, p['pictures']) if tuned else None,
+    out = dict(cell=cell.name, images=n, counted=images is not None, labels=labels,
+               steps=cell.steps.steps if tuned else None, episodes=cell.steps.steps*cell.steps.batch if tuned else None,
+               **p, parameters=dict(network=f.parameters, head=head_parameters(cell)),
+               flops=flops, memory=memory(cell, p['pictures']) if tuned else None,
                cache=n*f.channels*(2*f.places+4), gpu=gpu, hours_peak=peak, hours_rate=rate)
-    if here: once = here['forward']; out |= dict(device=here['device'], hours_here=(once*(p['forward']-p['backward'])+here['training']*p['backward'])/3600)
+    if here:
+        once = here['forward']
+        out |= dict(device=here['device'],
+                    hours_here=(once*(p['forward']-p['backward'])+here['training']*p['backward'])/3600)
     return out
 
 # %% ../nbs/30_configs.ipynb #939e59c0
-def _hours(h)->str: return f'{3600*h:.1g} s' if h<1/600 else f'{60*h:,.1f} min' if h<1 else f'{h:,.1f} h' if h<100 else f'{h:,.0f} h ({h/24:,.0f} days)'
+def _hours(h)->str:
+    return (f'{3600*h:.1g} s' if h<1/600 else f'{60*h:,.1f} min' if h<1 else f'{h:,.1f} h' if h<100 else
+            f'{h:,.0f} h ({h/24:,.0f} days)')
 
 def say_cost(
     cell:Cell,
@@ -387,24 +437,45 @@ def say_cost(
     "A dry run to read, every estimate called one and its assumptions beside it."
     p,lab,f = d['parameters'],d['labels'],footprint(cell.backbone, cell.size)
     tuned = cell.mode=='finetuned'
-    rows = [('cell', f'{cell.name}: {cell.data}, split {cell.split}, {cell.protocol} filter, {cell.shots}-shot, {cell.method} on {cell.backbone}, {cell.mode}'),
-            ('images', f'{d["images"]:,} '+('(counted)' if d['counted'] else '(official size, an upper bound; give --root to count yours)')),
+    rows = [('cell', f'{cell.name}: {cell.data}, split {cell.split}, {cell.protocol} filter, '
+                     f'{cell.shots}-shot, {cell.method} on {cell.backbone}, {cell.mode}'),
+            ('images', f'{d["images"]:,} '+('(counted)' if d['counted'] else
+                                            '(official size, an upper bound; give --root to count yours)')),
             ('labels', f'{lab["train"]} training, {lab["val"]} validation, {lab["test"]} test')]
-    if tuned: rows += [('training', f'{d["episodes"]:,} episodes in {d["steps"]:,} steps; {d["pictures"]} pictures an episode ({lab["train"]} labels x ({cell.train_shots} + {cell.queries}))'),
-                       ('passes', f'{d["forward"]:,} pictures forward, {d["backward"]:,} of them also backward (validation and one extraction included)')]
-    else: rows += [('training', 'on stored features, by the recipe of the method; its time is not estimated'), ('passes', f'{d["forward"]:,} pictures forward, once')]
+    if tuned:
+        rows += [('training', f'{d["episodes"]:,} episodes in {d["steps"]:,} steps; {d["pictures"]} pictures '
+                              f'an episode ({lab["train"]} labels x ({cell.train_shots} + {cell.queries}))'),
+                 ('passes', f'{d["forward"]:,} pictures forward, {d["backward"]:,} of them also backward '
+                            '(validation and one extraction included)')]
+    else:
+        rows += [('training', 'on stored features, by the recipe of the method; its time is not estimated'),
+                 ('passes', f'{d["forward"]:,} pictures forward, once')]
     rows += [('test', f'{cell.episodes} episodes of {lab["test"]*(cell.shots+cell.queries)} pictures'),
-             ('parameters', f'{p["network"]/1e6:.1f} M network'+('' if tuned else ' (frozen)')+f', {p["head"]/1e6:.1f} M method')]
-    if tuned: rows += [('GPU memory', f'about {d["memory"]/1e9:.1f} GB, an estimate: 16 bytes a parameter + {min(cell.max_images, d["pictures"])} pictures x {f.activations/1e6:.0f} MB'
-                                      f'{"" if cell.precision=="fp32" else " / 2"} (counted) + features; not counted: the method itself, workspace, fragments: leave a third')]
-    rows += [('disk', f'{d["cache"]/1e9:.1f} GB for the features of all images ({d["images"]:,} x {f.places} x {f.channels} x 2 bytes)'), *_hour_rows(d, cell.precision)]
+             ('parameters', f'{p["network"]/1e6:.1f} M network'+('' if tuned else ' (frozen)')
+              +f', {p["head"]/1e6:.1f} M method')]
+    if tuned:
+        rows += [('GPU memory', f'about {d["memory"]/1e9:.1f} GB, an estimate: 16 bytes a parameter + '
+                                f'{min(cell.max_images, d["pictures"])} pictures x {f.activations/1e6:.0f} MB'
+                                f'{"" if cell.precision=="fp32" else " / 2"} (counted) + features; '
+                                'not counted: the method itself, workspace, fragments: leave a third')]
+    rows += [('disk', f'{d["cache"]/1e9:.1f} GB for the features of all images '
+                      f'({d["images"]:,} x {f.places} x {f.channels} x 2 bytes)'),
+             *_hour_rows(d, cell.precision)]
     return [f'{k:<11} {v}' for k,v in rows]
 
+# %% ../nbs/30_configs.ipynb #073b78b9
 def _hour_rows(d:dict, precision:str)->list:
     "The lines that are estimates of time."
     g = d['gpu']
-    rows = [(f'{g}', f'about {_hours(d["hours_peak"])}, an estimate: {d["flops"]:.2g} operations at {UTILISATION:.0%} of its published peak ({GPUS[g].peak[precision!="fp32"]} TFLOP/s); an assumption')]
-    if d['hours_rate']: rows.append(('', f'about {_hours(d["hours_rate"])}, an estimate: at the rate NVIDIA published for training ResNet-50 on it ({GPUS[g].rate[precision!="fp32"]:,} images/s)'))
-    if d['training']: rows.append(('', f'to keep up, {d["training"]/3600/(d["hours_rate"] or d["hours_peak"]):,.0f} pictures/s must be decoded; a rate that is not estimated here'))
-    if 'hours_here' in d: rows.append(('here', f'about {_hours(d["hours_here"])}, an estimate: a step of a few random pictures, just measured on this {d["device"]}'))
+    rows = [(f'{g}', f'about {_hours(d["hours_peak"])}, an estimate: {d["flops"]:.2g} operations at {UTILISATION:.0%} '
+                     f'of its published peak ({GPUS[g].peak[precision!="fp32"]} TFLOP/s); an assumption')]
+    if d['hours_rate']:
+        rows.append(('', f'about {_hours(d["hours_rate"])}, an estimate: at the rate NVIDIA published '
+                         f'for training ResNet-50 on it ({GPUS[g].rate[precision!="fp32"]:,} images/s)'))
+    if d['training']:
+        rows.append(('', f'to keep up, {d["training"]/3600/(d["hours_rate"] or d["hours_peak"]):,.0f} pictures/s '
+                         'must be decoded; a rate that is not estimated here'))
+    if 'hours_here' in d:
+        rows.append(('here', f'about {_hours(d["hours_here"])}, an estimate: a step of a few random pictures, '
+                             f'just measured on this {d["device"]}'))
     return [*rows, ('', 'nothing was trained; these are counts and estimates')]

@@ -28,21 +28,25 @@ def evaluate(
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
     "Score every method on the same first `n` episodes; what a method does to one image or one word alone it does once."
     keep_memory()
-    varied = hasattr(episodes, '__len__')                                  # given supports: so many runs, each of a shape of its own
+    # given supports: so many runs, each of a shape of its own
+    varied = hasattr(episodes, '__len__')
     if varied: n,batch = min(n, len(episodes)),1
     batch = batch or max(1, 1500//(len(episodes[0].support)+len(episodes[0].query)))
     out,truth,once = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods},[],Once(store, g)
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
         support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))], once)
         truth.append(y)
-        done = i+batch>=n or varied or len(truth)*y.numel()>2**20          # metrics of many episodes cost little more than those of one
+        # metrics of many episodes cost little more than those of one
+        done = i+batch>=n or varied or len(truth)*y.numel()>2**20
         for name,method in methods.items():
             r,start = out[name],time.perf_counter()
             r['scores'].append(method(support)(query))
             if done: r['metrics'].append(episode_metrics(torch.cat(r['scores']), torch.cat(truth))); r['scores'].clear()
             r['seconds'] += time.perf_counter()-start
         if done: truth.clear()
-    return {name: dict(seconds=r['seconds'], **{k: np.concatenate([m[k] for m in r['metrics']]) for k in r['metrics'][0]}) for name,r in out.items()}
+    return {name: dict(seconds=r['seconds'],
+                       **{k: np.concatenate([m[k] for m in r['metrics']]) for k in r['metrics'][0]})
+            for name,r in out.items()}
 
 # %% ../nbs/22_evaluate.ipynb #8a9f75c4
 def records(
@@ -54,9 +58,11 @@ def records(
     rows = []
     for name,r in results.items():
         (m,ci),pct = interval(r['map']),lambda k: round(100*float(np.nanmean(r[k])), 3)
-        row = dict(data=episodes.images.name, protocol=episodes.protocol, split=episodes.split.name, split_hash=episodes.split.fingerprint(), part=episodes.part,
-                   method=name, shots=episodes.shots, queries=episodes.queries, episodes=len(r['map']), seed=episodes.seed, map=round(100*m, 3), map_ci95=round(100*ci, 3),
-                   micro_ap=pct('micro_ap'), macro_f1=pct('macro_f1'), macro_f1_pr=pct('macro_f1_pr'), micro_f1=pct('micro_f1'), seconds=round(r['seconds'], 2))
+        row = dict(data=episodes.images.name, protocol=episodes.protocol, split=episodes.split.name,
+                   split_hash=episodes.split.fingerprint(), part=episodes.part, method=name, shots=episodes.shots,
+                   queries=episodes.queries, episodes=len(r['map']), seed=episodes.seed,
+                   map=round(100*m, 3), map_ci95=round(100*ci, 3), micro_ap=pct('micro_ap'), macro_f1=pct('macro_f1'),
+                   macro_f1_pr=pct('macro_f1_pr'), micro_f1=pct('micro_f1'), seconds=round(r['seconds'], 2))
         if hasattr(episodes, 'runs'): row['supports'] = fingerprint(episodes.runs)
         if baseline in results:
             d,dci = paired(r['map'], results[baseline]['map'])
@@ -75,7 +81,8 @@ def table(
     head = f"{'method':26}"+''.join(f'{f"{k}-shot mAP %":>16}{"diff":>16}' for k in shots)
     lines = [head, '-'*len(head)]
     for m in methods:
-        cols = [(f"{r['map']:.1f} ± {r['map_ci95']:.1f}", f"{r['diff']:+.1f} ± {r['diff_ci95']:.1f}" if r['method']!=r.get('baseline') and 'diff' in r else '')
+        cols = [(f"{r['map']:.1f} ± {r['map_ci95']:.1f}",
+                 f"{r['diff']:+.1f} ± {r['diff_ci95']:.1f}" if r['method']!=r.get('baseline') and 'diff' in r else '')
                 for r in (cell[m,k] for k in shots)]
         lines.append(f'{METHOD_NAMES.get(m, m):26}'+''.join(f'{a:>16}{b:>16}' for a,b in cols))
     return '\n'.join(lines)

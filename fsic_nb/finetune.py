@@ -109,13 +109,16 @@ class FineTunedConfig(Configuration, kind='finetuned'):
     head:Configuration     # of the method
     size:int = 224         # pixels of a side
     batch_norm:str = 'frozen' # 'frozen': running statistics; 'batch': statistics of each chunk
-    weights:str|None = 'default' # to begin with: 'default', torchvision's name such as 'IMAGENET1K_V2', a .safetensors file, or None
+    weights:str|None = 'default' # start: 'default', torchvision's such as 'IMAGENET1K_V2', a .safetensors file, or None
 
     def __post_init__(self):
         if isinstance(self.head, dict): object.__setattr__(self, 'head', Configuration.from_dict(self.head))
-        if self.batch_norm not in BATCH_NORMS: raise FsicError(f"FineTunedConfig: batch_norm is {self.batch_norm!r}; it must be one of {', '.join(BATCH_NORMS)}.")
+        if self.batch_norm not in BATCH_NORMS:
+            raise FsicError(f"FineTunedConfig: batch_norm is {self.batch_norm!r}; "
+                            f"it must be one of {', '.join(BATCH_NORMS)}.")
         if self.batch_norm=='batch' and getattr(self.head, 'lcm_in_training', False):
-            raise FsicError("FineTunedConfig: LCM sees a network in eval mode (paper, step 6), so lcm_in_training needs batch_norm='frozen'.")
+            raise FsicError("FineTunedConfig: LCM sees a network in eval mode (paper, step 6), "
+                            "so lcm_in_training needs batch_norm='frozen'.")
 
     def to_dict(self)->dict:
         "What JSON can hold."
@@ -136,7 +139,9 @@ class FineTuned(nn.Module):
     def __init__(self, cfg:FineTunedConfig): # backbone and head
         super().__init__()
         net,transform = network(cfg.backbone, False, cfg.size)
-        if channels_of(net)!=cfg.channels: raise FsicError(f'FineTunedConfig: {cfg.backbone} has {channels_of(net)} channels, the head expects {cfg.channels}.')
+        if channels_of(net)!=cfg.channels:
+            raise FsicError(f'FineTunedConfig: {cfg.backbone} has {channels_of(net)} channels, '
+                            f'the head expects {cfg.channels}.')
         if hasattr(net, 'reset_classifier'): net.reset_classifier(0)
         else: net.fc = nn.Identity()
         self.cfg,self.backbone,self.head = cfg,LocalFeatures(net, transform),cfg.head.build()
@@ -165,7 +170,8 @@ def start(self:FineTunedConfig)->FineTuned:
     else: new = network(self.backbone, True if w=='default' else w, self.size)[0].state_dict()
     own = model.backbone.network.state_dict()
     if bad:=[k for k,v in own.items() if k not in new or new[k].shape!=v.shape]:
-        raise FsicError(f'{w}: {bad[0]} of {self.backbone} is missing or has another shape; give the weights of a {self.backbone}.')
+        raise FsicError(f'{w}: {bad[0]} of {self.backbone} is missing or has another shape; '
+                        f'give the weights of a {self.backbone}.')
     model.backbone.network.load_state_dict({k: new[k] for k in own})        # a classifier in the file is not needed
     return model
 
@@ -192,14 +198,17 @@ class Pictures:
         transform:Transform, # size of the square
         augment:bool=False, # cut and mirror at random
         workers:int=4, # threads
-    ): self.paths,self.transform,self.augment,self.workers = [Path(p) for p in getattr(images, 'paths', images)],transform,augment,workers
+    ):
+        self.paths,self.transform,self.augment,self.workers = (
+            [Path(p) for p in getattr(images, 'paths', images)],transform,augment,workers)
 
     def __call__(self,
         ids, # picture numbers (n,)
         key:tuple=None, # of the augmentation; None: none
     )->Tensor:
         def one(i):
-            if self.augment and key is not None: return augmented(self.paths[i], self.transform.size, rng(*key, 'augment', i))
+            if self.augment and key is not None:
+                return augmented(self.paths[i], self.transform.size, rng(*key, 'augment', i))
             return self.transform(self.paths[i])
         with ThreadPoolExecutor(self.workers) as ex: return torch.stack(list(ex.map(one, ids)))
 
@@ -237,14 +246,18 @@ def shard(
     world:int=1, # R, processes
 )->range: # the episodes of this process
     "Which episodes of a step a process takes."
-    if batch%world: raise FsicError(f'{batch} episodes a step cannot be shared by {world} processes; let the batch be a multiple of {world}.')
+    if batch%world:
+        raise FsicError(f'{batch} episodes a step cannot be shared by {world} processes; '
+                        f'let the batch be a multiple of {world}.')
     return range(step*batch+rank, (step+1)*batch, world)
 
 # %% ../nbs/21b_finetune.ipynb #a51d4ba8
 def processes(): # accelerate's `PartialState`: device, num_processes, process_index, is_main_process, ...
-    "This process among its peers, as `accelerate launch` or `torchrun` started them; on a CPU where there is no CUDA device."
+    "This process among its peers, as `accelerate launch` or `torchrun` started them; without CUDA, on a CPU."
     try: from accelerate import PartialState
-    except ImportError as e: raise FsicError("fine-tuning needs the package accelerate; pip install 'fsic_nb[train]', or 'accelerate>=1.15,<2'.") from e
+    except ImportError as e:
+        raise FsicError("fine-tuning needs the package accelerate; "
+                        "pip install 'fsic_nb[train]', or 'accelerate>=1.15,<2'.") from e
     return PartialState(cpu=not torch.cuda.is_available())
 
 def mean_over(
@@ -271,12 +284,15 @@ def tuning_step(
     "One step of end-to-end training."
     for group in opt.param_groups: group['lr'] = lr
     model.train(); opt.zero_grad()
-    losses = [accumulate(model.backbone, episode_loss(model.head, ep, g), x, max_images, key, lambda l: scaler.scale(l/len(batch))) for key,ep,x in batch]
+    losses = [accumulate(model.backbone, episode_loss(model.head, ep, g), x, max_images, key,
+                         lambda l: scaler.scale(l/len(batch)))
+              for key,ep,x in batch]
     loss = torch.stack(losses).mean()
     for p in model.parameters():
         if p.grad is None: p.grad = torch.zeros_like(p)
     mean_over(peers, [p.grad for p in model.parameters()]+[loss])
-    if model.cfg.batch_norm=='batch': mean_over(peers, [b for m in norms(model.backbone) for b in (m.running_mean, m.running_var)])
+    if model.cfg.batch_norm=='batch':
+        mean_over(peers, [b for m in norms(model.backbone) for b in (m.running_mean, m.running_var)])
     scaler.step(opt); scaler.update()
     return loss.item()
 
@@ -309,6 +325,7 @@ class Live:
         "The mean over the places of every picture in `ids`."
         return self[ids].mean(-2)
 
+# %% ../nbs/21b_finetune.ipynb #2d00bae9
 def live_validator(
     episodes:list,     # several `Episodes` of the validation labels, e.g. 1-shot and 5-shot
     pictures:Pictures, # of all images, without augmentation
@@ -317,7 +334,9 @@ def live_validator(
     max_images:int=64, # at a time
 )->Callable: # `FineTuned` -> mean AP
     "A validation score: mean AP with the features of now."
-    def validate(model): return validator(episodes, Live(model.backbone, pictures, max_images), g.cpu(), n)(copy.deepcopy(model.head).cpu())
+    def validate(model):
+        return validator(episodes, Live(model.backbone, pictures, max_images), g.cpu(), n)(
+            copy.deepcopy(model.head).cpu())
     return validate
 
 # %% ../nbs/21b_finetune.ipynb #3c7640b3
@@ -338,7 +357,8 @@ def prepared(
     model = model.to(peers.device)
     opt = torch.optim.Adam(model.parameters(), fused=True)
     state = _resume(run, model, opt)
-    return model,opt,torch.amp.GradScaler(peers.device.type, init_scale=state.get('scale', 2.**16), enabled=precision=='fp16'),state
+    return model,opt,torch.amp.GradScaler(peers.device.type, init_scale=state.get('scale', 2.**16),
+                                          enabled=precision=='fp16'),state
 
 # %% ../nbs/21b_finetune.ipynb #28a90b63
 def schedule_of(
@@ -362,7 +382,7 @@ def finetune(
     run:str|Path,       # the run's folder, the same for all processes; an unfinished run in it is continued
     schedule:Schedule=PAPER,
     seed:int=0,         # of weights, dropout and augmentation
-    validate:Callable|None=None, # model -> score, larger is better, such as `live_validator`; decides which weights are kept
+    validate:Callable|None=None, # model -> score, such as `live_validator`: the weights with the largest are kept
     max_images:int=64,  # pictures whose activations may exist at a time
     precision:str='fp32', # 'bf16' and 'fp16': the network computes in 16 bits
     augment:bool=False, # cut and mirror pictures at random
@@ -370,10 +390,14 @@ def finetune(
 )->FineTuned: # the best model (the last one without `validate`), in eval mode
     "Train backbone and method end to end; interruptible, resumable, the same whatever the number of processes."
     run,kinds,peers = Path(run),episodes if isinstance(episodes, list) else [episodes],processes()
-    if precision not in PRECISIONS or max_images<1: raise FsicError(f"precision {precision!r}, max_images {max_images}: use {', '.join(PRECISIONS)}, and 1 or more.")
+    if precision not in PRECISIONS or max_images<1:
+        raise FsicError(f"precision {precision!r}, max_images {max_images}: "
+                        f"use {', '.join(PRECISIONS)}, and 1 or more.")
     n = len(shard(0, schedule.batch, peers.process_index, peers.num_processes))
-    what = dict(config=cfg.to_dict(), schedule=asdict(schedule), seed=seed, precision=precision, augment=augment, episodes=[e.fingerprint() for e in kinds])
-    with peers.main_process_first(): begin(run, {**what, **(dict(max_images=max_images) if cfg.batch_norm=='batch' else {})})
+    what = dict(config=cfg.to_dict(), schedule=asdict(schedule), seed=seed,
+                precision=precision, augment=augment, episodes=[e.fingerprint() for e in kinds])
+    with peers.main_process_first():
+        begin(run, {**what, **(dict(max_images=max_images) if cfg.batch_norm=='batch' else {})})
     model,opt,scaler,state = prepared(cfg, run, seed, precision, peers)
     pictures,g = Pictures(kinds[0].images, model.backbone.transform, augment, workers),g.to(peers.device)
     def decoded(item): key,ep = item; return key,ep,pictures(np.concatenate([ep.support, ep.query]), key)
@@ -382,14 +406,19 @@ def finetune(
     peers.wait_for_everyone()
     return load_model(run/'best')
 
+# %% ../nbs/21b_finetune.ipynb #03807815
 def _learn(model, opt, scaler, state, feed, n, g, run, schedule, validate, max_images, peers):
     "All steps that are left."
     first,main = state['step'],peers.is_main_process
-    bar = progress(range(first, schedule.steps), initial=first, total=schedule.steps, desc=f'tune {run.name}', unit='steps') if main else range(first, schedule.steps)
+    bar = progress(range(first, schedule.steps), initial=first, total=schedule.steps,
+                   desc=f'tune {run.name}', unit='steps') if main else range(first, schedule.steps)
     with contextlib.closing(feed), _open_log(run/'log.jsonl', first) if main else open(os.devnull, 'w') as log:
         for step in bar:
-            loss = tuning_step(model, opt, scaler, [next(feed) for _ in range(n)], g, schedule.at(step), max_images, peers)
-            if not np.isfinite(loss): raise FsicError(f'{run}: the loss is not finite at step {step}; use a smaller learning rate, or another precision.')
+            loss = tuning_step(model, opt, scaler, [next(feed) for _ in range(n)], g,
+                               schedule.at(step), max_images, peers)
+            if not np.isfinite(loss):
+                raise FsicError(f'{run}: the loss is not finite at step {step}; '
+                                'use a smaller learning rate, or another precision.')
             log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(schedule.at(step), 9)))+'\n')
             if main and ((step+1)%schedule.every==0 or step+1==schedule.steps):
                 if scaler.is_enabled(): state['scale'] = scaler.get_scale()
@@ -402,7 +431,8 @@ def tuned_backbone(
 )->Backbone: # for `extract`
     "The network of a fine-tuned model, frozen."
     net = copy.deepcopy(model.backbone.network).cpu()
-    return _wrap(f'{model.cfg.backbone}-tuned', net, model.backbone.transform, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    return _wrap(f'{model.cfg.backbone}-tuned', net, model.backbone.transform,
+                 device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
 # %% ../nbs/21b_finetune.ipynb #79f2b5e7
 def read_pictures(
@@ -412,8 +442,10 @@ def read_pictures(
     need:int,  # images a validation label must have
 )->tuple[ImageSet,LabelSplit]:
     "The pictures and the split of `python -m fsic_nb.finetune`."
-    if data not in ('voc', 'coco') or not root: raise FsicError(f"--data {data}, --root {root}: give 'voc' or 'coco', and the folder it lies in.")
-    if data=='coco' and not split: raise FsicError('--data coco needs --split, a JSON file with the labels of train, val and test.')
+    if data not in ('voc', 'coco') or not root:
+        raise FsicError(f"--data {data}, --root {root}: give 'voc' or 'coco', and the folder it lies in.")
+    if data=='coco' and not split:
+        raise FsicError('--data coco needs --split, a JSON file with the labels of train, val and test.')
     images = read(data, root)
     return images,(LabelSplit.from_json(split) if split else VOC_SPLIT).restrict(images, need)[0]
 
@@ -429,28 +461,33 @@ def validation_of(
     "1- and 5-shot episodes of the validation labels, as far as they can be drawn."
     kinds = []
     for shots in (1, 5):
-        with contextlib.suppress(FsicError): kinds.append(Episodes(images, split, 'val', shots=shots, seed=seed, protocol=protocol))
+        with contextlib.suppress(FsicError):
+            kinds.append(Episodes(images, split, 'val', shots=shots, seed=seed, protocol=protocol))
     return live_validator(kinds, pictures, g, 10, max_images) if kinds else None
 
 # %% ../nbs/21b_finetune.ipynb #6088aa68
 def _tune(
-    data, root, split, backbone, weights, prototype, shots, queries, ways, size, batch_norm, max_images, precision, augment, steps, lr, batch, every, words, seed, out,
+    data, root, split, backbone, weights, prototype, shots, queries, ways, size, batch_norm, max_images, precision,
+    augment, steps, lr, batch, every, words, seed, out,
 )->FineTuned:
     "Everything that `python -m fsic_nb.finetune` does; for the parameters see `main`."
     images,split = read_pictures(data, root, split, need=shots+queries)
     g = torch.as_tensor(label_vectors(load_words(words), images.names))
     net,transform = network(backbone, False, size)
-    cfg = FineTunedConfig(backbone, Config(channels_of(net), g.shape[1], prototype=prototype), size, batch_norm, None if weights=='none' else weights)
+    cfg = FineTunedConfig(backbone, Config(channels_of(net), g.shape[1], prototype=prototype),
+                          size, batch_norm, None if weights=='none' else weights)
     schedule = Schedule(steps, lr, min(PAPER.warmup, steps//20), min(lr, PAPER.lr_start), batch, every)
     validate = validation_of(images, split, Pictures(images, transform), g, seed, max_images)
-    return finetune(cfg, Episodes(images, split, 'train', shots, queries, seed, ways=ways), g, out, schedule, seed, validate, max_images, precision, bool(augment))
+    return finetune(cfg, Episodes(images, split, 'train', shots, queries, seed, ways=ways), g, out, schedule, seed,
+                    validate, max_images, precision, bool(augment))
 
 # %% ../nbs/21b_finetune.ipynb #dc493865
 def underscored(
     argv:list, # words of a command line
 )->list: # the same, options with underscores
     "`--max-images 8` means `--max_images 8`."
-    return [w[:2]+w[2:].split('=')[0].replace('-', '_')+w[len(w.split('=')[0]):] if w.startswith('--') else w for w in argv]
+    return [w[:2]+w[2:].split('=')[0].replace('-', '_')+w[len(w.split('=')[0]):] if w.startswith('--') else w
+            for w in argv]
 
 if __name__=='__main__' and Path(sys.argv[0]).name=='finetune.py': sys.argv[1:] = underscored(sys.argv[1:])
 

@@ -16,20 +16,25 @@ def _checked(scores, y, weights=None):
     "Tensors `scores` (fp32/fp64), `y` (bool) and `weights` (fp64 or None) of one shape, or a `FsicError`."
     s, y = torch.as_tensor(scores).detach(), torch.as_tensor(y)
     if s.dtype in (torch.bfloat16, torch.float16):
-        raise FsicError(f'scores: {s.dtype} makes ties that the model did not mean; rank fp32 logits (keep the last layer in fp32).')
+        raise FsicError(f'scores: {s.dtype} makes ties that the model did not mean; '
+                        'rank fp32 logits (keep the last layer in fp32).')
     if not s.is_floating_point(): s = s.double()
-    if s.shape!=y.shape: raise FsicError(f'scores {tuple(s.shape)} and y {tuple(y.shape)} differ in shape; give one truth per score.')
-    if not s.numel(): raise FsicError(f'scores {tuple(s.shape)}: nothing to rank; give at least one episode, query and label.')
+    if s.shape!=y.shape:
+        raise FsicError(f'scores {tuple(s.shape)} and y {tuple(y.shape)} differ in shape; give one truth per score.')
+    if not s.numel():
+        raise FsicError(f'scores {tuple(s.shape)}: nothing to rank; give at least one episode, query and label.')
     if not (ok:=s.isfinite()).all():
         at = (~ok).nonzero()
-        raise FsicError(f'scores: {len(at)} of {s.numel()} are not finite, the first at {at[0].tolist()}; find the NaN or inf before ranking.')
+        raise FsicError(f'scores: {len(at)} of {s.numel()} are not finite, the first at {at[0].tolist()}; '
+                        'find the NaN or inf before ranking.')
     if y.dtype!=torch.bool and not ((y==0)|(y==1)).all():
         raise FsicError('y: labels must be 0 or 1; give unknown labels weight 0 instead of a third value.')
     if weights is not None:
         weights = torch.as_tensor(weights).to(s.device, torch.float64)
         if not (weights.isfinite() & (weights>=0)).all(): raise FsicError('weights: must be finite and not negative.')
         try: weights = weights.expand_as(s)
-        except RuntimeError as e: raise FsicError(f'weights {tuple(weights.shape)} do not broadcast to scores {tuple(s.shape)}.') from e
+        except RuntimeError as e:
+            raise FsicError(f'weights {tuple(weights.shape)} do not broadcast to scores {tuple(s.shape)}.') from e
     return s, y.bool().to(s.device), weights
 
 # %% ../nbs/20_metrics.ipynb #3acdd4a3
@@ -49,7 +54,8 @@ def average_precision(
     s, y, w = _checked(scores, y, weights)
     order = _descending(s)
     s, y = s.gather(-1, order), y.gather(-1, order)
-    if w is None: tp, n = y.cumsum(-1, dtype=torch.float64), torch.arange(1., s.shape[-1]+1, dtype=torch.float64, device=s.device)
+    if w is None:
+        tp, n = y.cumsum(-1, dtype=torch.float64), torch.arange(1., s.shape[-1]+1, dtype=torch.float64, device=s.device)
     else:
         w = w.gather(-1, order)
         tp, n = (w*y).cumsum(-1), w.cumsum(-1)
@@ -96,7 +102,9 @@ def interval(
     "Mean and half-width of the normal 95 % interval over episodes."
     v = np.asarray(values, dtype=float).ravel()
     if len(v)<2: raise FsicError(f'an interval needs at least 2 episodes, got {len(v)}.')
-    if not np.isfinite(v).all(): raise FsicError(f'{(~np.isfinite(v)).sum()} of {len(v)} episodes have no value (no label with positives?); leave them out by name.')
+    if not np.isfinite(v).all():
+        raise FsicError(f'{(~np.isfinite(v)).sum()} of {len(v)} episodes have no value (no label with positives?); '
+                        'leave them out by name.')
     return float(v.mean()), float(1.959964*v.std(ddof=1)/len(v)**.5)
 
 # %% ../nbs/20_metrics.ipynb #e58e4788
@@ -106,7 +114,8 @@ def paired(
 )->tuple[float, float]: # mean of a - b and its half-width
     "Mean difference and half-width of its 95 % interval, episode by episode."
     a, b = (np.asarray(v, dtype=float).ravel() for v in (a, b))
-    if len(a)!=len(b): raise FsicError(f'{len(a)} and {len(b)} episodes; a paired difference needs both methods on the same episodes.')
+    if len(a)!=len(b):
+        raise FsicError(f'{len(a)} and {len(b)} episodes; a paired difference needs both methods on the same episodes.')
     return interval(a-b)
 
 # %% ../nbs/20_metrics.ipynb #654260d6
@@ -140,7 +149,7 @@ def bootstrap_images(
     scores, # logits, (E, Q, N)
     y, # truth, (E, Q, N) bool
     query, # ids of the query images, (E, Q)
-    other=None, # logits of a second method on the same episodes: the interval is that of the difference `scores` - `other`
+    other=None, # logits of a second method on the same episodes: the interval is that of `scores` - `other`
     replicates:int=200, # B
     seed:int=0, # of the draws
 )->tuple[float, float]: # mean (difference in) mAP and half-width

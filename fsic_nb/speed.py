@@ -127,7 +127,8 @@ def reach(b:Bench,
     if not b.peaks[0]: return row
     memory,arithmetic = nbytes/b.peaks[0],flops/b.peaks[1]
     s = row['ours_ms']/1e3
-    return dict(row, share=round(max(memory, arithmetic)/s, 3), bound='memory' if memory>arithmetic else 'arithmetic', bandwidth=round(memory/s, 3))
+    return dict(row, share=round(max(memory, arithmetic)/s, 3),
+                bound='memory' if memory>arithmetic else 'arithmetic', bandwidth=round(memory/s, 3))
 
 # %% ../nbs/42_speed.ipynb #eb6a7f0a
 def plain_scores(
@@ -226,7 +227,8 @@ def lcm(b:Bench):
         double = lcm_autograd(*(z.double() for z in (maps, W, bias, t)), y, steps)
         L,N = 49,len(t)
         for name,ours,n in (('embedded once', from_places, 0), ('embedded anew', from_features, 1)):
-            row = record(b, f'LCM scores, {S} images, {steps} iterations, {name}', ('Gram form', 'autograd on the maps'), (ours, against), target, kept_alike(ours(), double))
+            row = record(b, f'LCM scores, {S} images, {steps} iterations, {name}',
+                         ('Gram form', 'autograd on the maps'), (ours, against), target, kept_alike(ours(), double))
             yield reach(b, row, n*(f.nbytes+W.nbytes)+8*S*L*(L+N), n*2*S*L*C*D+steps*4*S*L*(L+N))
 
 # %% ../nbs/42_speed.ipynb #2e4c5676
@@ -239,7 +241,9 @@ def loo(b:Bench):
         x = maps.flatten(2).mT@W.T
         def ours(): return leave_one_out(x, bias, t, y)
         def against(): return masked_poolings(x, bias, t, y)
-        row = record(b, f'leave-one-out, {S} images', ('closed form', 'a masked pooling per place'), (ours, against), target, differ(ours().cpu(), against().cpu()))
+        row = record(b, f'leave-one-out, {S} images',
+                     ('closed form', 'a masked pooling per place'), (ours, against), target,
+                     differ(ours().cpu(), against().cpu()))
         yield reach(b, row, x.nbytes+4*y.numel()*49, 2*x.numel()*len(t))
 
 # %% ../nbs/42_speed.ipynb #345ad92a
@@ -300,7 +304,9 @@ def prototypes(b:Bench):
     meet = 2*pairs*D*(2*64+2*16),4*pairs*D
     both = meet[0]+2*(f.numel()*D+N*D*2*D*64+49*N*K*2*D*256),meet[1]+f.nbytes+sum(p.nbytes for p in m.parameters())
     for name,ours,(flops,nbytes) in (('embedded once', known, meet), ('embedded anew', anew, both)):
-        row = record(b, f'prototypes, {N}-way {K}-shot, {name}', ('all labels at once', 'a loop over labels'), (ours, against), 5, differ(ours().cpu(), against().cpu()))
+        row = record(b, f'prototypes, {N}-way {K}-shot, {name}',
+                     ('all labels at once', 'a loop over labels'), (ours, against), 5,
+                     differ(ours().cpu(), against().cpu()))
         yield reach(b, row, nbytes, flops)
 
 # %% ../nbs/42_speed.ipynb #42fefb3d
@@ -332,7 +338,8 @@ def metrics(b:Bench):
     def ours(): return episode_metrics(s, y)
     def against(): return [sklearn_metrics(a, c) for a,c in zip(s.cpu(), y.cpu())]
     got = ours()
-    row = record(b, f'AP and F1, {E:,} episodes', names, (ours, against), 100, differ(np.stack([got[k] for k in SKLEARN], 1), against()))
+    row = record(b, f'AP and F1, {E:,} episodes', names, (ours, against), 100,
+                 differ(np.stack([got[k] for k in SKLEARN], 1), against()))
     yield reach(b, row, s.nbytes+y.nbytes)
 
 # %% ../nbs/42_speed.ipynb #707cbb5a
@@ -364,7 +371,7 @@ def rows_of(
     signs = rng(0, 'directions').choice(np.float32([-1, 1]), (y.shape[1], channels))
     x = r.standard_normal((len(ids), places, channels), dtype=np.float32)
     shows = r.random((len(ids), places, y.shape[1]))<.15
-    shows[np.arange(len(ids)),r.integers(places, size=len(ids))] = True                       # each label at one place at least
+    shows[np.arange(len(ids)),r.integers(places, size=len(ids))] = True   # each label at one place at least
     x += (shows*y[:,None]).astype(np.float32)@signs
     return np.maximum(x, 0).astype(np.float16)
 
@@ -386,7 +393,8 @@ def write_store(
         ids = only[i:i+64]
         x = rows_of(ids, y[ids], L, channels)
         whole[ids],means[ids] = x,x.astype(np.float32).mean(1)
-    write_json(folder/'meta.json', dict(key=folder.name, backbone='made-up', weights='made-up', transform={}, precision='fp32', device='cpu',
+    write_json(folder/'meta.json', dict(key=folder.name, backbone='made-up', weights='made-up', transform={},
+                                        precision='fp32', device='cpu',
                                         count=n, grid=list(grid), channels=channels, images='made-up'))
 
 # %% ../nbs/42_speed.ipynb #94987278
@@ -439,7 +447,8 @@ def plain_paper(
     def method(f, y, g, fq):
         t = model.embed.word(g)
         with torch.enable_grad():
-            if c.lcm=='iterated': s = lcm_autograd(f.mT.unflatten(-1, (side, -1)).contiguous(), W, bias, t.detach(), y, c.lcm_steps)
+            if c.lcm=='iterated':
+                s = lcm_autograd(f.mT.unflatten(-1, (side, -1)).contiguous(), W, bias, t.detach(), y, c.lcm_steps)
         if c.lcm=='exact': s = masked_poolings(f@W.T, bias, t, y).mean(1)
         keep = dict(literal=keep_literal, share=lambda s: keep_share(s, c.share), signed=keep_signed)[c.keep](s)
         P,v = prototype_loop(model.interact, f, y, t, keep[:,None].expand(-1, len(g), -1)),fq.mean(1)@W.T+bias
@@ -479,11 +488,12 @@ def plain_round(
 )->list: # new prototypes, N of (D,)
     "One round."
     import torch
-    out,c,beta = [],[x@p for p in P],[model.beta(k, r) for k in K]                          # c: N of (S, L)
-    z = torch.stack([b*v for b,v in zip(beta, c)], 1)                                       # (S, N, L)
-    own = z.masked_fill(~y[...,None], -1e9).logsumexp(1)                                    # what an image's own labels claim
+    out,c,beta = [],[x@p for p in P],[model.beta(k, r) for k in K]          # c: N of (S, L)
+    z = torch.stack([b*v for b,v in zip(beta, c)], 1)                       # (S, N, L)
+    own = z.masked_fill(~y[...,None], -1e9).logsumexp(1)                    # what an image's own labels claim
     for i in range(len(P)):
-        a = (z[:,i]+torch.where(y[:,i,None], z[:,i]-own, 0.)).softmax(-1) if r else torch.full_like(own, 1/own.shape[-1])
+        a = ((z[:,i]+torch.where(y[:,i,None], z[:,i]-own, 0.)).softmax(-1) if r
+             else torch.full_like(own, 1/own.shape[-1]))
         s,u = (z[:,i].logsumexp(-1)-math.log(own.shape[-1]))/beta[i],(a[...,None]*x).sum(1)
         hard = (model.hard(K[i], r)*s).masked_fill(y[:,i], -1e9).softmax(0)*(1-yf[:,i])
         omega,m = yf[:,i]/K[i]+model.others(K[i], r)*hard+1e-5,model.mean(K[i], r)*mean[i]+model.prior(K[i], r)*w[i]
@@ -507,7 +517,8 @@ def plain_evaluate(
         for e in range(n):
             ep = episodes[e]
             def here(x): return x.to(g.device)
-            s = method(here(store[ep.support]), here(torch.from_numpy(ep.y)), g[torch.as_tensor(ep.labels)], here(store[ep.query]))
+            s = method(here(store[ep.support]), here(torch.from_numpy(ep.y)),
+                       g[torch.as_tensor(ep.labels)], here(store[ep.query]))
             out.append(sklearn_metrics(s.cpu(), ep.y_query))
     return out
 
@@ -560,15 +571,19 @@ def evaluation(b:Bench):
     eps,exact = Episodes(images, split, 'test', shots=1),with_lcm(paper, lcm='exact', keep='share')
     steps = paper.cfg.lcm_steps if not b.quick else 20
     iterated,ways = with_lcm(paper, lcm_steps=steps),len(eps[0].labels)
-    for name,method,plain,rate,n,few in [('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 1000, 1000, 40), ('refined model', refined, plain_refined(refined), 100, 400, 10),
-                                         ('paper, exact LCM', exact, plain_paper(exact), 100, 400, 10),
-                                         (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, 200, 2)]:
+    for name,method,plain,rate,n,few in [
+            ('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 1000, 1000, 40),
+            ('refined model', refined, plain_refined(refined), 100, 400, 10),
+            ('paper, exact LCM', exact, plain_paper(exact), 100, 400, 10),
+            (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, 200, 2)]:
         stage,n,few = f'evaluation, {name}, {ways}-way 1-shot',b.size(n, 4),b.size(few, 2)
         if not installed('sklearn'): yield absent(stage, ('evaluate', 'loops'), 10, 'scikit-learn'); continue
-        def ours(): return evaluate({'m': method}, eps, FeatureStore(store.path), g, n=n)['m']    # opened anew: nothing is known from the last turn
+        # opened anew: nothing is known from the last turn
+        def ours(): return evaluate({'m': method}, eps, FeatureStore(store.path), g, n=n)['m']
         def against(): return plain_evaluate(plain, eps, store, g, few)
         row = record(b, stage, ('evaluate', 'loops over episodes and labels'), (ours, against), 10,
-                     differ(ours()['map'][:few], [m[0] for m in against()]), per=(n, few), unit='episode', rate_target=rate)
+                     differ(ours()['map'][:few], [m[0] for m in against()]), per=(n, few),
+                     unit='episode', rate_target=rate)
         yield dict(row, rate=round(1e3/row['ours_ms'], 1))
 
 # %% ../nbs/42_speed.ipynb #da6fbee9
@@ -583,7 +598,8 @@ def easy_sampler(
     from unittest.mock import patch
     from torch.utils.data import Sampler
     from easyfsl.samplers import TaskSampler
-    with patch.object(Sampler, '__init__', lambda self, data_source=None: None): return TaskSampler(data, ways, shots, queries, n)
+    with patch.object(Sampler, '__init__', lambda self, data_source=None: None):
+        return TaskSampler(data, ways, shots, queries, n)
 
 # %% ../nbs/42_speed.ipynb #22bbdd9e
 def accuracy_on(
@@ -603,7 +619,8 @@ def accuracy_on(
         s,q = ids[:,:shots].ravel(),ids[:,shots:].ravel()
         kinds = cls[ids[:,0]]
         y = torch.from_numpy(cls[s][:,None]==kinds)
-        scores = protonet()(Support(Features(store[s], store.mean_of(s)), y, None))(Features(store[q], store.mean_of(q)))
+        scores = protonet()(Support(Features(store[s], store.mean_of(s)), y, None))(
+            Features(store[q], store.mean_of(q)))
         right.append(kinds[scores.argmax(-1).numpy()]==cls[q])
     return float(np.mean(right))
 
@@ -628,7 +645,9 @@ def easy(b:Bench):
     sampler,model = easy_sampler(data, ways, shots, queries, n),PrototypicalNetworks()
     def against():
         random.seed(0)
-        return easyfsl.utils.evaluate(model, DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn), device='cpu', use_tqdm=False)
+        return easyfsl.utils.evaluate(
+            model, DataLoader(data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn),
+            device='cpu', use_tqdm=False)
     def ours(): return evaluate(dict(protonet=protonet()), eps, store, g, n=n)
     random.seed(0)
     equal = differ(accuracy_on(list(sampler), cls, store, ways, shots), against())
@@ -646,7 +665,9 @@ def jpegs(
     paths = [folder/f'{i:05}.jpg' for i in range(n)]
     for i,p in enumerate(paths):
         if p.exists(): continue
-        if i<64: Image.fromarray(rng(0, 'jpeg', i).integers(0, 256, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC).save(p, quality=90)
+        if i<64:
+            (Image.fromarray(rng(0, 'jpeg', i).integers(0, 256, (12, 16, 3), np.uint8))
+             .resize(size, Image.Resampling.BICUBIC).save(p, quality=90))
         else: os.link(paths[i%64], p)                         # the same pixels again are as much work
     return paths
 
@@ -659,7 +680,8 @@ def plain_extract(
     "Picture after picture."
     import torch
     from PIL import Image
-    with torch.no_grad(): out = torch.cat([model.forward_features(transform(Image.open(p).convert('RGB'))[None]) for p in paths])
+    with torch.no_grad():
+        out = torch.cat([model.forward_features(transform(Image.open(p).convert('RGB'))[None]) for p in paths])
     return out.permute(0, 2, 3, 1)
 
 # %% ../nbs/42_speed.ipynb #86832617
@@ -670,7 +692,8 @@ def extraction(b:Bench):
     paths,bb = jpegs(b.folder/'jpegs', b.size(96, 2)),backbone('lite0', pretrained=not b.quick)
     precision = pick_precision(bb)
     model = timm.create_model('tf_efficientnet_lite0')
-    model.load_state_dict(network('lite0', pretrained=not b.quick)[0].state_dict() if not b.quick else model.state_dict())
+    model.load_state_dict(network('lite0', pretrained=not b.quick)[0].state_dict()
+                          if not b.quick else model.state_dict())
     model = model.eval().to(b.device)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     fresh = (b.folder/f'extracted-{i}' for i in itertools.count())
@@ -680,12 +703,16 @@ def extraction(b:Bench):
     if not b.quick:
         with torch.no_grad():
             x = torch.stack([bb.transform(p) for p in paths[:4]])
-            mine,theirs = ours()[np.arange(4)].mean(1),model.forward_features(bb.transform.normalise(x).contiguous().to(b.device)).mean((2, 3)).cpu()
+            mine,theirs = (ours()[np.arange(4)].mean(1),
+                           model.forward_features(bb.transform.normalise(x).contiguous().to(b.device))
+                           .mean((2, 3)).cpu())
         equal = f'cosine {torch.cosine_similarity(mine, theirs).min():.4f} on the same pixels'
     n = len(paths)
-    row = record(b, f'features of {n} JPEG files', (f'extract, {precision}', 'timm in a plain loop'), (ours, against), 2 if precision=='bf16' else 1.5, equal, per=(n, n), unit='image')
+    row = record(b, f'features of {n} JPEG files', (f'extract, {precision}', 'timm in a plain loop'),
+                 (ours, against), 2 if precision=='bf16' else 1.5, equal, per=(n, n), unit='image')
     yield dict(row, rate=round(1e3/row['ours_ms'], 1), **decoding_and_forward(bb, paths[:16], precision))
 
+# %% ../nbs/42_speed.ipynb #eea5d0a8
 def decoding_and_forward(
     bb,    # a `Backbone`
     paths, # picture files
@@ -697,7 +724,8 @@ def decoding_and_forward(
     torch.set_num_threads(1)
     try:
         x = torch.stack([bb.transform(p) for p in paths]); bb(x, precision)
-        times = [(seconds(lambda: [bb.transform(p) for p in paths]), seconds(lambda: bb(x, precision))) for _ in range(5)]
+        times = [(seconds(lambda: [bb.transform(p) for p in paths]), seconds(lambda: bb(x, precision)))
+                 for _ in range(5)]
     finally: torch.set_num_threads(threads)
     return dict(zip(('decode_ms', 'forward_ms'), np.round(1e3*np.median(times, 0)/len(paths), 2).tolist()))
 
@@ -724,7 +752,8 @@ def training(b:Bench):
     images,split,store,g,_,refined,paper = subjects(b)
     kind,E = Episodes(images, split, b.size('train', 'test'), shots=1),b.size(16, 2)
     every = len(kind.pools)                                  # episodes take their tasks in turn
-    for (name,model),(where,step) in itertools.product(dict(refined=refined, paper=paper).items(), {'of one task': every, 'of different tasks': 1}.items()):
+    for (name,model),(where,step) in itertools.product(dict(refined=refined, paper=paper).items(),
+                                                       {'of one task': every, 'of different tasks': 1}.items()):
         if hasattr(model.cfg, 'dropout'):
             plain = replace(model.cfg, dropout=0.).build(); plain.load_state_dict(model.state_dict()); model = plain
         pair,eps = (model,copy.deepcopy(model)),[kind[e*step] for e in range(E)]
@@ -734,8 +763,11 @@ def training(b:Bench):
         ours(); against()
         grads = [torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in pair]
         equal = differ(grads[0]/grads[1].abs().max(), grads[1]/grads[1].abs().max())
-        yield record(b, f'training step of {E} episodes {where}, {name}', ('one batch', 'one by one'), (ours, against), 3, equal,
-                     images=int(np.size([ep.support for ep in eps])+np.size([ep.query for ep in eps])), different=len(np.unique([*np.ravel([ep.support for ep in eps]), *np.ravel([ep.query for ep in eps])])))
+        yield record(b, f'training step of {E} episodes {where}, {name}', ('one batch', 'one by one'),
+                     (ours, against), 3, equal,
+                     images=int(np.size([ep.support for ep in eps])+np.size([ep.query for ep in eps])),
+                     different=len(np.unique([*np.ravel([ep.support for ep in eps]),
+                                              *np.ravel([ep.query for ep in eps])])))
 
 # %% ../nbs/42_speed.ipynb #46004f0a
 def rate_of(
@@ -760,7 +792,8 @@ def scaled(b:Bench):
     from fsic_nb.episodes import Episodes
     from fsic_nb.prototypes import simpleshot
     C,dim = b.size((1280, 512), (16, 16))
-    curves = b.size([('ways', (5, 10, 20, 40, 80)), ('shots', (1, 2, 5, 10, 20)), ('places', (49, 100, 196, 400, 784))], [('ways', (3, 4)), ('shots', (1, 2)), ('places', (4, 9))])
+    curves = b.size([('ways', (5, 10, 20, 40, 80)), ('shots', (1, 2, 5, 10, 20)), ('places', (49, 100, 196, 400, 784))],
+                    [('ways', (3, 4)), ('shots', (1, 2)), ('places', (4, 9))])
     for curve,sizes in curves:
         for size in sizes:
             at = {**b.size(dict(ways=16, shots=1, places=49), dict(ways=3, shots=1, places=4)), curve: size}
@@ -768,7 +801,8 @@ def scaled(b:Bench):
             images,split,store,g = world(b, n, at['ways'], math.isqrt(at['places']), C)
             refined,paper = untrained(C, g.shape[1], dim)
             eps,centre = Episodes(images, split, 'test', shots=at['shots']),store.mean_of(np.arange(n)).mean(0)
-            for name,method in [('ML-SimpleShot', simpleshot(centre)), ('refined model', refined), ('paper, exact LCM', with_lcm(paper, lcm='exact', keep='share'))]:
+            for name,method in [('ML-SimpleShot', simpleshot(centre)), ('refined model', refined),
+                                ('paper, exact LCM', with_lcm(paper, lcm='exact', keep='share'))]:
                 per_s,turn = rate_of(b, method, eps, store, g)
                 yield dict(curve=curve, size=size, method=name, rate=per_s, unit='episodes/s', episodes=turn)
 
@@ -809,7 +843,8 @@ def extraction_curve(b:Bench):
     "Images a second and peak memory of `extract` over the number of images."
     for n in b.size((64, 256, 1024), (2, 4)):
         paths = jpegs(b.folder/'jpegs', n)
-        yield dict(curve='images', size=n, method='extract', unit='images/s', **apart(extract_apart, paths, b.folder/f'grown-{n}', b.quick))
+        yield dict(curve='images', size=n, method='extract', unit='images/s',
+                   **apart(extract_apart, paths, b.folder/f'grown-{n}', b.quick))
 
 # %% ../nbs/42_speed.ipynb #3a4ad997
 def score_apart(
@@ -835,9 +870,12 @@ def score_apart(
     for e in range(count): eps[e]
     sampled = (time.perf_counter()-start)/count
     refined,paper = untrained(store.channels, g.shape[1], dim)
-    chosen = {'ML-SimpleShot': simpleshot(store.mean_of(eps[0].support).mean(0)), 'refined model': refined, 'paper, exact LCM': with_lcm(paper, lcm='exact', keep='share')}
-    rates = {k: float(f'{count/seconds(lambda: evaluate({k: m}, eps, store, g, n=count)):.3g}') for k,m in chosen.items()}
-    return dict(open_s=round(opened, 3), sample_ms=round(1e3*sampled, 3), rates=rates, opened_mib=round(at_open), peak_mib=round(peak_memory()))
+    chosen = {'ML-SimpleShot': simpleshot(store.mean_of(eps[0].support).mean(0)),
+              'refined model': refined, 'paper, exact LCM': with_lcm(paper, lcm='exact', keep='share')}
+    rates = {k: float(f'{count/seconds(lambda: evaluate({k: m}, eps, store, g, n=count)):.3g}')
+             for k,m in chosen.items()}
+    return dict(open_s=round(opened, 3), sample_ms=round(1e3*sampled, 3), rates=rates,
+                opened_mib=round(at_open), peak_mib=round(peak_memory()))
 
 # %% ../nbs/42_speed.ipynb #e619289f
 def large_store(b:Bench)->dict:
@@ -850,13 +888,16 @@ def large_store(b:Bench)->dict:
     used = np.concatenate([ids for e in range(count) for ids in (eps[e].support, eps[e].query)])
     write_store(folder, y, (7, 7), channels, only=used)
     size = sum(p.stat().st_size for p in folder.iterdir())
-    return dict(images=n, places=49, channels=channels, gib=round(size/2**30, 2), filled=len(np.unique(used)), episodes=count, ways=ways, limit_mib=2048,
+    return dict(images=n, places=49, channels=channels, gib=round(size/2**30, 2),
+                filled=len(np.unique(used)), episodes=count, ways=ways, limit_mib=2048,
                 **apart(score_apart, folder, n, labels, ways, count, dim))
 
 # %% ../nbs/42_speed.ipynb #d3955585
 STARTS = {'import fsic_nb': (.3, 'import fsic_nb'),
-          'fsic_demo --help': (1., 'import sys; sys.argv = ["fsic_demo", "--help"]; from fsic_nb.cli import fsic_demo; fsic_demo()'),
-          'fsic_bench --help': (1., 'import sys; sys.argv = ["fsic_bench", "--help"]; from fsic_nb.speed import fsic_bench; fsic_bench()')}
+          'fsic_demo --help': (1., 'import sys; sys.argv = ["fsic_demo", "--help"]; '
+                                   'from fsic_nb.cli import fsic_demo; fsic_demo()'),
+          'fsic_bench --help': (1., 'import sys; sys.argv = ["fsic_bench", "--help"]; '
+                                    'from fsic_nb.speed import fsic_bench; fsic_bench()')}
 
 def run_fresh(
     source:str, # Python
@@ -866,16 +907,19 @@ def run_fresh(
     with tempfile.TemporaryDirectory() as d:
         Path(d, 'script.py').write_text(source, encoding='utf-8')             # commands answer to scripts only
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(map(os.path.abspath, sys.path)))
-        return subprocess.run([sys.executable, Path(d, 'script.py')], cwd=d, env=env, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run([sys.executable, Path(d, 'script.py')], cwd=d, env=env,
+                              check=True, capture_output=True, text=True, timeout=60).stdout
 
 def startup(b:Bench):
     "Seconds from the interpreter's start to its end."
     for what,(most,source) in STARTS.items():
         run_fresh(source)
-        yield dict(what=what, seconds=round(float(np.median([seconds(lambda: run_fresh(source)) for _ in range(b.repeats)])), 3), most=most)
+        yield dict(what=what, seconds=round(float(np.median([seconds(lambda: run_fresh(source))
+                                                             for _ in range(b.repeats)])), 3), most=most)
 
 # %% ../nbs/42_speed.ipynb #71366e76
-STAGES = dict(lcm=lcm, loo=loo, prototypes=prototypes, metrics=metrics, evaluation=evaluation, easyfsl=easy, extraction=extraction, training=training)
+STAGES = dict(lcm=lcm, loo=loo, prototypes=prototypes, metrics=metrics,
+              evaluation=evaluation, easyfsl=easy, extraction=extraction, training=training)
 
 def machine(b:Bench)->dict:
     "What the figures depend on."
@@ -884,8 +928,10 @@ def machine(b:Bench)->dict:
     with contextlib.suppress(OSError, StopIteration):
         cpu = next(l for l in open('/proc/cpuinfo') if l.startswith('model name')).split(':')[1].strip()
     gpu = torch.cuda.get_device_name() if b.device=='cuda' else None
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu, system=platform.system(), python=platform.python_version(),
-                torch=torch.__version__.split('+')[0], copy_gb_s=round(b.peaks[0]/1e9, 1), gflop_s=round(b.peaks[1]/1e9))
+    return dict(cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu,
+                system=platform.system(), python=platform.python_version(),
+                torch=torch.__version__.split('+')[0],
+                copy_gb_s=round(b.peaks[0]/1e9, 1), gflop_s=round(b.peaks[1]/1e9))
 
 HEAD = f"{'':52}{'ours, ms':>11}{'against, ms':>13}{'ratio':>9}{'at least':>10}  difference"
 
@@ -898,8 +944,11 @@ def line(
     equal = row['equal_to'] if row['equal_to'] is None or isinstance(row['equal_to'], str) else f"{row['equal_to']:.0e}"
     per = f", {row['rate']:g} {row['unit']}s/s" if 'rate' in row else ''
     if 'rate_target' in row: per += f" (at least {row['rate_target']:g})"
-    if 'share' in row: per += f", {100*row['share']:.0f} % of the {row['bound']} rate" + (f", {100*row['bandwidth']:.0f} % of the bandwidth" if row['bound']!='memory' else '')
-    return f"{row['stage']:52}{row['ours_ms']:>11.2f}{row['against_ms']:>13.1f}{row['ratio']:>8.1f}x{row['target']:>9g}x  {equal}{per}"
+    if 'share' in row:
+        per += (f", {100*row['share']:.0f} % of the {row['bound']} rate"
+                + (f", {100*row['bandwidth']:.0f} % of the bandwidth" if row['bound']!='memory' else ''))
+    return (f"{row['stage']:52}{row['ours_ms']:>11.2f}{row['against_ms']:>13.1f}{row['ratio']:>8.1f}x"
+            f"{row['target']:>9g}x  {equal}{per}")
 
 # %% ../nbs/42_speed.ipynb #c938f948
 def chosen_stages(
@@ -907,7 +956,8 @@ def chosen_stages(
 )->list:
     "Names of stages, or a `FsicError` that lists them."
     names = [w.strip() for w in text.split(',') if w.strip()] or list(STAGES)
-    if unknown:=[n for n in names if n not in STAGES]: raise FsicError(f'--stages {unknown[0]}: no such stage; there are {", ".join(STAGES)}.')
+    if unknown:=[n for n in names if n not in STAGES]:
+        raise FsicError(f'--stages {unknown[0]}: no such stage; there are {", ".join(STAGES)}.')
     return list(dict.fromkeys(names))
 
 # %% ../nbs/42_speed.ipynb #6effebc4
@@ -953,10 +1003,10 @@ def parts_of(b:Bench,
 @friendly
 def fsic_bench(
     out:str='', # a JSON file for the figures
-    stages:str='', # of lcm, loo, prototypes, metrics, evaluation, easyfsl, extraction and training, separated by commas (default: all)
+    stages:str='', # some of lcm,loo,prototypes,metrics,evaluation,easyfsl,extraction,training (default: all)
     repeats:int=5, # turns of each side; the figures are medians, so do not quote those of fewer than 5
     quick:store_true=False, # tiny sizes, no weights, nothing trained: does it run?
-    scaling:store_true=False, # episodes a second over ways, shots and places, memory over images, and a store of 100,000 images
+    scaling:store_true=False, # episodes/s over ways, shots, places; memory over images; a store of 100,000 images
 ):
     "Time every stage of the library in turns with what one would otherwise do, in one process on the same data."
     measure(out, stages, repeats, quick, scaling, functools.partial(print, flush=True))

@@ -25,13 +25,15 @@ def load(
     store,    # `FeatureStore` of all images
     g:Tensor, # word vectors of all labels (C_all, W)
     eps:list, # E `Episode`s of equal shapes
-    once:Once|None=None, # what is remembered of other batches, `Once(store, g)`; default: nothing, so that weights may change
+    once:Once|None=None, # what is remembered of other batches, `Once(store, g)`; default: nothing (weights may change)
 )->tuple[Support,Features,Tensor]: # support, query and the query's labels (E, Q, N), bool; all where `g` is
     "Features, words and labels of a batch of episodes."
     b,once = collate(eps),once or Once(store, g, memory=0)
     def here(a): return torch.as_tensor(a).to(g.device)
-    def features(ids): return Features(lambda: once.rows['locals'](ids), lambda: once(as_it_is, ids, 'means'), ids, once)
-    return Support(features(b.support), here(b.y), once.rows['words'](b.labels), b.labels),features(b.query),here(b.y_query)
+    def features(ids):
+        return Features(lambda: once.rows['locals'](ids), lambda: once(as_it_is, ids, 'means'), ids, once)
+    return (Support(features(b.support), here(b.y), once.rows['words'](b.labels), b.labels),
+            features(b.query),here(b.y_query))
 
 def as_it_is(
     x:Tensor, # any (...)
@@ -77,8 +79,10 @@ def read_tensors(
     "A safetensors file, or a `FsicError` that names it."
     try: tensors = load_file(path)
     except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
-    except Exception as e: raise FsicError(f'{path}: damaged ({str(e).splitlines()[0][:100]}); delete it and train again.') from e
-    if bad:=[k for k,v in tensors.items() if not v.isfinite().all()]: raise FsicError(f'{path}: {bad[0]} is not finite; train again with a smaller learning rate.')
+    except Exception as e:
+        raise FsicError(f'{path}: damaged ({str(e).splitlines()[0][:100]}); delete it and train again.') from e
+    if bad:=[k for k,v in tensors.items() if not v.isfinite().all()]:
+        raise FsicError(f'{path}: {bad[0]} is not finite; train again with a smaller learning rate.')
     return tensors
 
 def load_model(
@@ -86,9 +90,11 @@ def load_model(
 )->nn.Module: # in eval mode
     "Read a model that `save_model` wrote."
     path = Path(path)
-    model,weights = Configuration.from_dict(read_json(path/'config.json')).build(),read_tensors(path/'weights.safetensors')
+    model,weights = (Configuration.from_dict(read_json(path/'config.json')).build(),
+                     read_tensors(path/'weights.safetensors'))
     want = {k: v.shape for k,v in model.state_dict().items()}
-    if want!={k: v.shape for k,v in weights.items()}: raise FsicError(f'{path}: weights and config.json do not belong together; train again.')
+    if want!={k: v.shape for k,v in weights.items()}:
+        raise FsicError(f'{path}: weights and config.json do not belong together; train again.')
     model.load_state_dict(weights)
     return model.eval()
 
@@ -117,7 +123,8 @@ def _resume(run, model, opt):
 # %% ../nbs/21_train.ipynb #dd120ac5
 def _open_log(path, step):
     "The log, cut to the lines before `step` (a cut run may have logged more than it saved)."
-    old = [l for l in path.read_text(encoding='utf-8').splitlines() if json.loads(l)['step']<step] if path.exists() and step else []
+    old = ([l for l in path.read_text(encoding='utf-8').splitlines() if json.loads(l)['step']<step]
+           if path.exists() and step else [])
     path.write_text(''.join(l+'\n' for l in old), encoding='utf-8')
     return path.open('a', encoding='utf-8')
 
@@ -178,21 +185,25 @@ def train(
     "Meta-train a model on episodes; interruptible, resumable, the same seed gives the same numbers."
     keep_memory()
     run,kinds = Path(run),episodes if isinstance(episodes, list) else [episodes]
-    begin(run, dict(config=cfg.to_dict(), schedule=asdict(schedule), seed=seed, episodes=[e.fingerprint() for e in kinds]))
+    begin(run, dict(config=cfg.to_dict(), schedule=asdict(schedule), seed=seed,
+                    episodes=[e.fingerprint() for e in kinds]))
     torch.manual_seed(int(rng(seed, 'weights').integers(2**31)))
     model = cfg.build()
     if start is not None: model.load_state_dict(start.state_dict(), strict=False)
     opt = torch.optim.Adam(model.parameters(), fused=True)
     state = _resume(run, model, opt)
-    bar = progress(range(state['step'], schedule.steps), initial=state['step'], total=schedule.steps, desc=f'train {run.name}', unit='steps')
+    bar = progress(range(state['step'], schedule.steps), initial=state['step'], total=schedule.steps,
+                   desc=f'train {run.name}', unit='steps')
     with _open_log(run/'log.jsonl', state['step']) as log:
         for step in bar:
             turn,kind = divmod(step, len(kinds))
             now = [kinds[kind][turn*schedule.batch+i] for i in range(schedule.batch)]
             loss = train_step(model, opt, load(store, g, now), schedule.at(step), seed, step)
-            if not np.isfinite(loss): raise FsicError(f'{run}: the loss is not finite at step {step}; use a smaller learning rate.')
+            if not np.isfinite(loss):
+                raise FsicError(f'{run}: the loss is not finite at step {step}; use a smaller learning rate.')
             log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(schedule.at(step), 9)))+'\n')
-            if (step+1)%schedule.every==0 or step+1==schedule.steps: _milestone(run, model, opt, state, step, validate, log)
+            if (step+1)%schedule.every==0 or step+1==schedule.steps:
+                _milestone(run, model, opt, state, step, validate, log)
     return load_model(run/'best')
 
 # %% ../nbs/21_train.ipynb #dd9758ed
