@@ -1,4 +1,4 @@
-"What every test shares: a quiet environment, and the real photos where there are any."
+"What every test shares: a quiet environment, real photos and a browser where there are any."
 import os, sys
 from pathlib import Path
 
