@@ -324,7 +324,8 @@ def show_kept(
     return s.fig
 
 # %% ../nbs/06_show.ipynb #5a669374
-DATA_NAMES = dict(scenes='composed scenes', voc='PASCAL VOC', coco='COCO', nuswide='NUS-WIDE')
+DATA_NAMES = dict(scenes='composed scenes', voc='PASCAL VOC', coco='COCO', nuswide='NUS-WIDE',
+                  imaterialist='iMaterialist')
 METHOD_NAMES = dict(words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot', matching='ML-MatchingNet',
                     bcr='reweighted mean (BCR)', labelprop='label propagation', localknn='kNN on places',
                     relation='ML-RelationNet', laso='LaSO', wagp='WAGP', paper='LCM + cross-interaction',

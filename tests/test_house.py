@@ -213,10 +213,11 @@ def test_every_figure_has_the_same_look(path):
 @each_chapter
 def test_a_cell_that_imports_does_nothing_else(path):
     "nbdev runs such cells again when it makes its own site."
+    imports = ast.Import, ast.ImportFrom
     for c in chapters[path]:
         if c.cell_type!='code' or is_export(c): continue
         tree = parsed(c.source)
-        mixed = any(isinstance(o, (ast.Import, ast.ImportFrom)) for o in ast.walk(tree)) and not all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in tree.body)
+        mixed = any(isinstance(o, imports) for o in ast.walk(tree)) and not all(isinstance(o, imports) for o in tree.body)
         assert not mixed, f'{path.name}, cell {c.idx_}: imports stand alone, in a cell before'
 
 

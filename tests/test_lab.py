@@ -22,7 +22,7 @@ def test_index_and_the_method_run_in_jupyterlab(browser, stem, capsys):
 
 def test_an_error_is_told_and_ends_the_run(browser, tmp_path, capsys):
     assert not lab.run(browser, one(tmp_path, '1', '1/0', '2'))
-    assert 'cell 1: ZeroDivisionError: division by zero' in capsys.readouterr().out
+    assert '2 of   3 cells  cell 1: ZeroDivisionError: division by zero' in capsys.readouterr().out
 
 
 def test_a_notebook_that_never_ends_is_told(browser, tmp_path, capsys):

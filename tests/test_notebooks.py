@@ -79,7 +79,7 @@ def said(cells)->list: # of (cell, kinds of output, words)
 
 
 def stale(saved, fresh):
-    "The first cell whose saved outputs are not those of a fresh run."
+    "What to say of each cell whose saved outputs are not those of a fresh run."
     for old, new in zip(said(saved.cells), said(fresh.cells), strict=True):
         if old!=new: yield f'cell {old[0]}: saved {old[1:]}, but a run gives {new[1:]}; run tools/notebooks.py run'
 
