@@ -58,7 +58,8 @@ def coco_base(
     images, # `ImageSet` of COCO
 )->object: # `LabelSplit`
     "COCO's labels that VOC_SPLIT neither trains nor validates with."
-    from fsic_nb.data import LabelSplit, VOC_SPLIT
+    from fsic_nb.data import LabelSplit
+    from fsic_nb.voc import VOC_SPLIT
     base = {AS_COCO.get(n, n) for part in ('train', 'val') for n in VOC_SPLIT.labels(part)}
     return LabelSplit('coco', [], [], [n for n in images.names if n not in base],
                       'labels that VOC_SPLIT neither trains nor validates with')
@@ -175,7 +176,7 @@ def default_config(
 ): # its `Configuration`
     "The shape of a method for these features and words."
     from fsic_nb.configs import head_of
-    from fsic_nb.features import classifier
+    from fsic_nb.backbones import classifier
     head = classifier(store.meta['backbone']) if method=='refined' and data!='scenes' else None
     return head_of(method, store.channels, g.shape[1], len(head[1]) if head else 0)
 
@@ -191,7 +192,7 @@ def start_refined(
     import numpy as np, torch
     from fsic_nb.core import rng
     from fsic_nb.data import select
-    from fsic_nb.features import classifier
+    from fsic_nb.backbones import classifier
     from fsic_nb.refine import initial_model
     ids,own = (np.unique(np.concatenate([select(images, t) for t in split.tasks('train')])),
                images.index(split.labels('train')))
@@ -542,7 +543,7 @@ def tune(
     import torch
     from fsic_nb.configs import tuned_config
     from fsic_nb.episodes import Episodes
-    from fsic_nb.features import build_network
+    from fsic_nb.backbones import build_network
     from fsic_nb.finetune import ImageLoader, finetune, processes, validation_of
     from fsic_nb.words import label_vectors, load_words
     peers = processes()

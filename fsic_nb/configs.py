@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from .baselines import LasoConfig, RelationConfig
-from .core import FsicError
-from .data import ImageSet, LabelSplit, PROTOCOLS, nearest, enough
-from .features import STRONG, build_network, feature_map
+from .core import FsicError, nearest
+from .data import ImageSet, LabelSplit, PROTOCOLS, enough
+from .backbones import STRONG, build_network, feature_map
 from .finetune import BATCH_NORMS, PRECISIONS, FineTunedConfig, channels_of
 from .model import PaperConfig
 from .protocols import SPLITS, load_split, split_by_frequency
@@ -75,7 +75,7 @@ def _typed(
     "Raise unless all keys of `d` are fields, all fields are there, and all values are of their types."
     known = {f.name: f for f in fields(cls)}
     for k,v in d.items():
-        if k not in known: raise FsicError(f'{where}: no key is called {k!r}; {_nearest(k, list(known))}.')
+        if k not in known: raise FsicError(f'{where}: no key is called {k!r}; {nearest(k, list(known))}.')
         if not _fits(v, known[k].type):
             raise FsicError(f'{where}: {k} is {v!r}; '
                             f'expected {getattr(known[k].type, "__name__", known[k].type)}.'
@@ -95,7 +95,7 @@ def _check_names(cell:Cell, where:str):
     "Every name is known."
     for k,ok in CELL_CHOICES.items():
         v = getattr(cell, k)
-        if v not in ok: raise FsicError(f'{where}: {k} is {v!r}; {_nearest(v, list(ok))}.')
+        if v not in ok: raise FsicError(f'{where}: {k} is {v!r}; {nearest(v, list(ok))}.')
     s,own = cell.split,[n for n in SPLITS if n.split('_')[0]==cell.data]
     if s not in own and not _FREQUENCY.fullmatch(s) and Path(s).suffix!='.json':
         raise FsicError(f"{where}: split {s!r} is none of {cell.data}; "
@@ -104,7 +104,7 @@ def _check_names(cell:Cell, where:str):
         import timm
         if not timm.is_model(cell.backbone):
             raise FsicError(f"{where}: backbone is {cell.backbone!r}; "
-                            f"{_nearest(cell.backbone, list(dict.fromkeys(['lite0', *STRONG, *timm.list_models()])))}.")
+                            f"{nearest(cell.backbone, list(dict.fromkeys(['lite0', *STRONG, *timm.list_models()])))}.")
 
 def _check_numbers(cell:Cell, where:str):
     "Every number makes sense."
@@ -371,7 +371,7 @@ def gpu_hours(
     precision:str='fp32', # a key of `PRECISIONS`
 )->tuple: # hours at `UTILISATION` of the peak; hours at the published rate of ResNet-50, or None
     "How long a GPU takes, by two models."
-    if gpu not in GPUS: raise FsicError(f'--gpu {gpu}: {_nearest(gpu, list(GPUS))}.')
+    if gpu not in GPUS: raise FsicError(f'--gpu {gpu}: {nearest(gpu, list(GPUS))}.')
     if gpu=='V100' and precision=='bf16':
         raise FsicError('--gpu V100: it does not compute in bf16; let precision be fp16, or take another GPU.')
     peak,rate = (v[precision!='fp32'] for v in GPUS[gpu])

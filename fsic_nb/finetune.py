@@ -24,10 +24,11 @@ from torch.nn.utils import parameters_to_vector
 from fastcore.basics import patch
 from fastcore.script import call_parse, store_true
 from .core import FsicError, progress, rng
-from .data import ImageSet, LabelSplit, VOC_SPLIT
+from .data import ImageSet, LabelSplit
+from .voc import VOC_SPLIT
 from .embed import Features, Support
 from .episodes import Episode, Episodes
-from .features import Backbone, Transform, freeze_network, build_network, feature_map
+from .backbones import Backbone, Transform, freeze_network, build_network, feature_map
 from .model import PaperConfig, Configuration
 from .pictures import open_rgb
 from .readers import read

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .core import FsicError, fingerprint, read_json, rng
-from .data import ImageSet, LabelSplit, PARTS, VOC_NAMES, VOC_SPLIT, select
+from .data import ImageSet, LabelSplit, PARTS, select
+from .voc import VOC_NAMES, VOC_SPLIT
 from .episodes import TRIES, Episode, assign_images, members_of
 from .readers import NUSWIDE_NAMES
 

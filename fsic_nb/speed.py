@@ -688,7 +688,8 @@ def plain_extract(
 def extraction(b:Bench):
     "Feature extraction from JPEG files: ours against timm in a plain loop."
     import timm, torch
-    from fsic_nb.features import load_backbone, extract, build_network, pick_precision
+    from fsic_nb.backbones import load_backbone, build_network, pick_precision
+    from fsic_nb.features import extract
     paths,bb = jpegs(b.folder/'jpegs', b.size(96, 2)),load_backbone('lite0', pretrained=not b.quick)
     precision = pick_precision(bb)
     model = timm.create_model('tf_efficientnet_lite0')
@@ -832,7 +833,8 @@ def extract_apart(
 )->dict:
     "Extract, and say how fast and with how much memory."
     import torch
-    from fsic_nb.features import load_backbone, extract
+    from fsic_nb.backbones import load_backbone
+    from fsic_nb.features import extract
     bb = load_backbone('lite0', pretrained=not quick)
     extract(paths[:1], bb, 'fp32', root=root)
     base = peak_memory()

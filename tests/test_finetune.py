@@ -17,10 +17,12 @@ from torch import nn
 from fsic_nb.baselines import LasoConfig, RelationConfig
 from fsic_nb.cli import AS_COCO
 from fsic_nb.core import FsicError, rng
-from fsic_nb.data import ImageSet, LabelSplit, read_voc
+from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.embed import Features, Support
 from fsic_nb.episodes import Episodes
-from fsic_nb.features import extract, build_network, feature_map
+from fsic_nb.backbones import build_network, feature_map
+from fsic_nb.features import extract
+from fsic_nb.voc import read_voc
 from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, prefetch, augment_image, episode_loss, finetune, live_validator,
                               norms, episode_stream, call_seeded, shard, tuned_backbone, underscored, keep_statistics)
 from fsic_nb.model import PaperConfig

@@ -64,7 +64,7 @@ def without_script(tree)->ast.Module:
 
 
 # A chapter may borrow from a later one what is no part of its argument.
-BORROWED = {**{(n, 'show'): 'the look of its figures' for n in ('00b_pictures', '01_data', '01b_readers', '01c_prepare', '02_scenes', '03_words', '04_features', '05_episodes', '05b_protocols')}, ('21_train', 'cli'): 'python -m fsic_nb.train is fsic_train',
+BORROWED = {**{(n, 'show'): 'the look of its figures' for n in ('00b_pictures', '01a_voc', '01b_readers', '01c_prepare', '02_scenes', '03_words', '04_backbones', '05_episodes', '05b_protocols')}, ('21_train', 'cli'): 'python -m fsic_nb.train is fsic_train',
             ('21b_finetune', 'evaluate'): 'what was trained is scored once'}
 
 

@@ -6,7 +6,8 @@ import numpy as np, pytest, torch
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from fsic_nb.core import FsicError, read_json, write_json
-from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, filter_counts, select
+from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, filter_counts, select
+from fsic_nb.voc import VOC_NAMES, VOC_SPLIT
 from fsic_nb.episodes import Episodes, collate
 from fsic_nb.evaluate import evaluate, records
 from fsic_nb.protocols import (COCO_IDS, COCO_NAMES, FixedEpisodes, NUSWIDE_NAMES, SPLITS, hold_out, load_split, read_labels, read_supports,

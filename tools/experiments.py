@@ -101,7 +101,7 @@ VARIANTS = {'the model': {}, 'no word': dict(word=False), 'no push from other la
 
 def vocabulary(b, cfg):
     "The same model with the backbone's vocabulary where it has none, and without where it has one."
-    from fsic_nb.features import classifier
+    from fsic_nb.backbones import classifier
     return replace(cfg, classes=0 if cfg.classes else len(classifier(b.store.meta['backbone'])[1]))
 
 def judge(b):
