@@ -166,7 +166,8 @@ def undescribed(module):
         for p, kind, _, comment in api_docs.parameters(module, init):
             if p=='returns': continue
             if not comment and kind not in ours: yield f'{name}({p}): no comment'
-            elif re.search('Tensor|ndarray', kind) and '(' not in comment: yield f'{name}({p}): no shape in {comment!r}'
+            shaped = re.search(r"(Tensor|ndarray), '", kind) or '(' in comment     # Float[Tensor, '*b S D']
+            if re.search('Tensor|ndarray', kind) and not shaped: yield f'{name}({p}): no shape in {comment!r}'
 
 
 @each_module
