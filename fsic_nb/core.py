@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FsicError', 'friendly', 'home', 'atomic', 'build_once', 'write_json', 'read_json', 'rng', 'fingerprint',
-           'keep_memory', 'progress']
+           'keep_freed_memory', 'progress']
 
 # %% ../nbs/00_core.ipynb #9e5b4cd4
 import contextlib, errno, functools, hashlib, json, os, shutil, sys
@@ -111,7 +111,7 @@ def fingerprint(
     return h.hexdigest()[:16]
 
 # %% ../nbs/00_core.ipynb #c83311b7
-def keep_memory():
+def keep_freed_memory():
     "Let glibc keep freed memory, so that the pages of large tensors are not fetched anew at every step."
     import ctypes
     if sys.platform!='linux': return

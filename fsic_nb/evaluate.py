@@ -10,11 +10,11 @@ import time
 import numpy as np
 import torch
 from torch import Tensor
-from .core import fingerprint, keep_memory, progress
-from .embed import Once
+from .core import fingerprint, keep_freed_memory, progress
+from .embed import Cache
 from .episodes import Episodes
 from .metrics import episode_metrics, interval, paired
-from .train import load
+from .train import load_episodes
 
 # %% ../nbs/22_evaluate.ipynb #51a96da8
 @torch.no_grad()
@@ -27,14 +27,14 @@ def evaluate(
     batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
     "Score every method on the same first `n` episodes; what a method does to one image or one word alone it does once."
-    keep_memory()
+    keep_freed_memory()
     # given supports: so many runs, each of a shape of its own
     varied = hasattr(episodes, '__len__')
     if varied: n,batch = min(n, len(episodes)),1
     batch = batch or max(1, 1500//(len(episodes[0].support)+len(episodes[0].query)))
-    out,truth,once = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods},[],Once(store, g)
+    out,truth,once = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods},[],Cache(store, g)
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
-        support,query,y = load(store, g, [episodes[e] for e in range(i, min(i+batch, n))], once)
+        support,query,y = load_episodes(store, g, [episodes[e] for e in range(i, min(i+batch, n))], once)
         truth.append(y)
         # metrics of many episodes cost little more than those of one
         done = i+batch>=n or varied or len(truth)*y.numel()>2**20
@@ -89,7 +89,7 @@ def table(
 
 # %% ../nbs/22_evaluate.ipynb #fc5fe54d
 def words_only(
-    model, # a trained `Model`
+    model, # a trained `PaperModel`
 ):
     "The initial prototypes t_i as they are: no support image is looked at. A method: support -> scorer."
     from fsic_nb.embed import score

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from .core import FsicError, atomic, friendly, progress
 from .data import ImageSet
 from .pictures import file_bytes, open_rgb
-from .readers import READERS, _table_of, inside, read
+from .readers import READERS, table_of, inside, read
 
 # %% ../nbs/01c_prepare.ipynb #36ebec2f
 def check_picture(
@@ -178,7 +178,7 @@ def read_manifest(
             raise FsicError(f'{path}, line {i}: label {new[0]!r} is not among the names in line 1; '
                             'make the manifest again.')
     paths = [inside(root or head['root'], r['path'], f'{path}, line {i}') for i, r in whole]
-    return ImageSet(paths, head['names'], _table_of([r['labels'] for _, r in whole], head['names']),
+    return ImageSet(paths, head['names'], table_of([r['labels'] for _, r in whole], head['names']),
                     head['name'], dict(head['info'], broken=len(records)-len(whole)))
 
 # %% ../nbs/01c_prepare.ipynb #0580c78e

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from .core import FsicError, fingerprint, read_json, rng
 from .data import ImageSet, LabelSplit, PARTS, VOC_NAMES, VOC_SPLIT, select
-from .episodes import TRIES, Episode, _assign, _members
+from .episodes import TRIES, Episode, assign_images, members_of
 from .readers import NUSWIDE_NAMES
 
 # %% ../nbs/05b_protocols.ipynb #5c352585
@@ -287,7 +287,7 @@ def _drawn(self:FixedEpisodes, e:int, free:np.ndarray)->np.ndarray: # image numb
     "Q images for every label out of `free`, all different; row i*Q+k was drawn for label i."
     M = self.images.labels[np.ix_(free, self.cols)]
     for a in range(TRIES):
-        rows, short = _assign(M, _members(M), self.queries, rng(self.seed, 'fixed', self.part, e, a))
+        rows, short = assign_images(M, members_of(M), self.queries, rng(self.seed, 'fixed', self.part, e, a))
         if short is None: return free[rows.reshape(-1)]
     raise FsicError(f'run {list(self.runs)[e]}: {short[1]} of {self.queries} query images '
                     f'can be had for {self.names[short[0]]}; use fewer queries or a larger pool.')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUSWIDE_NAMES', 'IMATERIALIST_MAP', 'PICTURES', 'READERS', 'inside', 'read_coco', 'read_nuswide', 'read_imaterialist',
-           'read_csv', 'read_folder', 'read']
+           'table_of', 'read_csv', 'read_folder', 'read']
 
 # %% ../nbs/01b_readers.ipynb #d8b807dd
 import contextlib, csv, hashlib, io, os, re
@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
 from .core import FsicError, read_json
-from .data import ImageSet, _nearest, _text, read_voc, there
+from .data import ImageSet, nearest, _text, read_voc, check_files
 
 # %% ../nbs/01b_readers.ipynb #1669a064
 _LEADS_OUT = re.compile(r'^$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0]')
@@ -34,7 +34,7 @@ def _image_set(
     names:list, # C labels
     labels:np.ndarray, # bool (n, C)
     where, # called with an image number, says which record names it
-    files:str, # see `there`
+    files:str, # see `check_files`
     info:dict, # how it was made
 )->ImageSet:
     "The images that carry a label and, unless unchecked, are there; and how many are left out."
@@ -42,7 +42,7 @@ def _image_set(
     if not len(keep):
         raise FsicError(f'{name}: no image carries a label; '
                         'give the annotations that belong to these pictures.')
-    has = keep[there([paths[i] for i in keep], lambda k: where(keep[k]), files)]
+    has = keep[check_files([paths[i] for i in keep], lambda k: where(keep[k]), files)]
     if not len(has):
         raise FsicError(f'{where(keep[0])}: {paths[keep[0]]} is missing, and so are all {len(keep)} others; '
                         'unpack the pictures there.')
@@ -322,7 +322,7 @@ def _row_labels(text:str, where:str, spelt:dict)->list: # names
     return names
 
 # %% ../nbs/01b_readers.ipynb #1ea3180e
-def _table_of(sets:list, names:list)->np.ndarray: # bool (n, C)
+def table_of(sets:list, names:list)->np.ndarray: # bool (n, C)
     "The table of a list of label lists."
     col, labels = {n: k for k, n in enumerate(names)}, np.zeros((len(sets), len(names)), dtype=bool)
     at = np.array([(i, col[n]) for i, s in enumerate(sets) for n in s], dtype=np.int64).reshape(-1, 2)
@@ -351,7 +351,7 @@ def read_csv(
     names, at = sorted(n for n, _ in spelt.values()), list(seen.values())
     if not names: raise FsicError(f'{path}: no row has a label; expected rows image,label1;label2.')
     return _image_set(path.stem if path.stem!='labels' else path.absolute().parent.name, list(seen), names,
-                      _table_of(sets, names), lambda k: at[k], files, dict(file=path.name))
+                      table_of(sets, names), lambda k: at[k], files, dict(file=path.name))
 
 # %% ../nbs/01b_readers.ipynb #947f7cd4
 # what is not known to Pillow is found when it is decoded
@@ -398,7 +398,7 @@ def read_folder(
     same, sets = _same_content([p for _, p in found]), defaultdict(list)
     for label, p in found: sets[same[p]].append(label)
     names, paths = list(dict.fromkeys(n for n, _ in found)), list(sets)
-    return _image_set(root.absolute().name, paths, names, _table_of(list(sets.values()), names),
+    return _image_set(root.absolute().name, paths, names, table_of(list(sets.values()), names),
                       lambda k: f'{root}, folder {sets[paths[k]][0]}', files,
                       dict(pictures=len(found), others=others))
 

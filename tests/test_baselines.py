@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from sklearn.neighbors import NearestNeighbors
-from fsic_nb.baselines import TRAINING_FREE, LasoConfig, RelationConfig, among, bcr, graph, labelprop, localknn, matching, oracle, protonet
+from fsic_nb.baselines import TRAINING_FREE, LasoConfig, RelationConfig, relative_scores, bcr, graph, labelprop, localknn, matching, oracle, protonet
 from fsic_nb.core import FsicError
 from fsic_nb.embed import Features, Support
 from fsic_nb.model import Configuration
@@ -31,7 +31,7 @@ def make(seed, S=6, N=4, Q=5, density=.4, lead=()):
 def at(s, q, e):
     return Support(Features(s.x.locals[e], ids=s.x.ids[e]), s.y[e], s.g[e], s.labels[e]),Features(q.locals[e], ids=q.ids[e])
 
-def trained(cls):
+def fit(cls):
     torch.manual_seed(0)
     m = cls(C, 16, 16).build()
     for p in m.buffers():
@@ -39,7 +39,7 @@ def trained(cls):
     return m.eval()
 
 METHODS = {**{k: f(CENTRE) for k,f in TRAINING_FREE.items()}, 'oracle': oracle(Masks(), CENTRE), 'sparse': labelprop(CENTRE, 2, .7, .3),
-           'one place': localknn(CENTRE, 1), 'blocks': localknn(CENTRE, 3, 600), 'relation': trained(RelationConfig), 'laso': trained(LasoConfig)}
+           'one place': localknn(CENTRE, 1), 'blocks': localknn(CENTRE, 3, 600), 'relation': fit(RelationConfig), 'laso': fit(LasoConfig)}
 every = pytest.mark.parametrize('name', METHODS)
 densities = st.sampled_from([0., .1, .4, 1.])
 
@@ -89,9 +89,9 @@ def test_label_propagation_is_transductive():
 def test_among(seed, density):
     s,_ = make(seed, density=density)
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
-    z,there = among(x, s.y),s.y.any(0)
+    z,there = relative_scores(x, s.y),s.y.any(0)
     assert torch.allclose(z.sum(1), torch.zeros(5), atol=1e-5) and (z[:,~there]==0).all()
-    assert torch.allclose(among(x+torch.randn(5, 1), s.y), z, atol=1e-5)
+    assert torch.allclose(relative_scores(x+torch.randn(5, 1), s.y), z, atol=1e-5)
     if there.any(): assert torch.allclose(z[:,there].diff(dim=1), x[:,there].diff(dim=1), atol=1e-5)
 
 @settings(max_examples=20, deadline=None)
@@ -183,7 +183,7 @@ both = pytest.mark.parametrize('cls', [RelationConfig, LasoConfig])
 
 @both
 def test_training_lowers_the_loss_and_reaches_every_weight(cls):
-    (s,q),m = make(8, lead=(2,)),trained(cls).train()
+    (s,q),m = make(8, lead=(2,)),fit(cls).train()
     y,opt,losses = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0))<.5,torch.optim.Adam(m.parameters(), 3e-3),[]
     for _ in range(40): loss = m.loss(s, q, y); opt.zero_grad(); loss.backward(); opt.step(); losses.append(loss.item())
     assert losses[-1]<.8*losses[0]
@@ -192,7 +192,7 @@ def test_training_lowers_the_loss_and_reaches_every_weight(cls):
 @both
 @torch.no_grad()
 def test_round_trip(cls, tmp_path):
-    (s,q),m = make(9),trained(cls)
+    (s,q),m = make(9),fit(cls)
     save_model(m, tmp_path/'m')
     again = load_model(tmp_path/'m')
     assert again.cfg==m.cfg and not again.training and torch.equal(again(s)(q), m(s)(q))
@@ -200,7 +200,7 @@ def test_round_trip(cls, tmp_path):
 
 @torch.no_grad()
 def test_laso_support_is_a_loop_over_pairs():
-    m,(s,_) = trained(LasoConfig),make(10)
+    m,(s,_) = fit(LasoConfig),make(10)
     z,y = m.points(s.x),s.y
     op = lambda f, j, k: (f(torch.cat([z[j], z[k]]))+f(torch.cat([z[k], z[j]])))/2
     pairs = [(j, k) for j in range(6) for k in range(j)]

@@ -126,46 +126,46 @@ def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
 # --- plans and trainings -----------------------------------------------------------------------------------------------
 
 def test_every_method_has_a_plan(quick):
-    from fsic_nb.cli import RECIPES, plan, run_folder
+    from fsic_nb.cli import RECIPES, make_plan, run_folder
     args = *quick[:4],0,True
-    plans = {m: plan(m, 'scenes', *args, say=silent) for m in RECIPES}
+    plans = {m: make_plan(m, 'scenes', *args, say=silent) for m in RECIPES}
     assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: [1, 5] if m=='refined' else [1] for m in RECIPES}
     assert plans['paper'].basis==run_folder('wagp', plans['wagp'], quick[2], quick[3], 0, True).name
     assert len({run_folder('x', p, quick[2], quick[3]) for p in plans.values()})==len(plans)
-    assert plan('refined', 'voc', *args, say=silent).cfg.classes==1000
+    assert make_plan('refined', 'voc', *args, say=silent).cfg.classes==1000
 
 def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
     import torch
-    from fsic_nb.cli import trained
+    from fsic_nb.cli import fit
     from fsic_nb.refine import RefinedConfig
     from fsic_nb.train import Schedule
     images,split,store,g,_ = quick
     kw = dict(quick=True, say=silent, cfg=RefinedConfig(store.channels, g.shape[1], dim=16), schedule=Schedule(steps=2, lr=1e-3, warmup=1))
-    torch.manual_seed(1); a = trained('refined', 'scenes', images, split, store, g, run=tmp_path/'a', **kw)
-    torch.manual_seed(2); b = trained('refined', 'scenes', images, split, store, g, **kw)
+    torch.manual_seed(1); a = fit('refined', 'scenes', images, split, store, g, run=tmp_path/'a', **kw)
+    torch.manual_seed(2); b = fit('refined', 'scenes', images, split, store, g, **kw)
     lines = []
-    c = trained('refined', 'scenes', images, split, store, g, **{**kw, 'say': lines.append})
-    d = trained('refined', 'scenes', images, split, store, g, seed=1, **kw)
+    c = fit('refined', 'scenes', images, split, store, g, **{**kw, 'say': lines.append})
+    d = fit('refined', 'scenes', images, split, store, g, seed=1, **kw)
     assert same(a, b) and same(b, c) and not same(c, d) and lines==['training  refined: 2 steps, cached']
 
 def test_without_validation_labels_the_last_weights_are_kept(quick, tmp_path):
-    from fsic_nb.cli import trained
+    from fsic_nb.cli import fit
     from fsic_nb.data import LabelSplit
     from fsic_nb.train import Schedule
     images,split,store,g,_ = quick
     none = LabelSplit('none', split.tasks('train'), [], split.tasks('test'))
-    trained('laso', 'scenes', images, none, store, g, quick=True, say=silent, run=tmp_path/'r', schedule=Schedule(steps=2, warmup=1))
+    fit('laso', 'scenes', images, none, store, g, quick=True, say=silent, run=tmp_path/'r', schedule=Schedule(steps=2, warmup=1))
     assert not [l for l in (tmp_path/'r'/'log.jsonl').read_text().splitlines() if 'val' in json.loads(l)]
 
 def test_methods_by_name(quick):
     from fsic_nb.baselines import TRAINING_FREE
-    from fsic_nb.cli import methods
+    from fsic_nb.cli import build_methods
     from fsic_nb.episodes import Episodes
-    from fsic_nb.train import load
+    from fsic_nb.train import load_episodes
     images,split,store,g,scenes = quick
-    support,query,y = load(store, g, [Episodes(images, split, 'test', 1, 4)[0]])
+    support,query,y = load_episodes(store, g, [Episodes(images, split, 'test', 1, 4)[0]])
     models = {'refined': lambda support: 'mine'}
-    for name,method in methods([*TRAINING_FREE, 'oracle', 'refined'], 'scenes', images, split, store, g, scenes, models, say=silent).items():
+    for name,method in build_methods([*TRAINING_FREE, 'oracle', 'refined'], 'scenes', images, split, store, g, scenes, models, say=silent).items():
         assert method(support)=='mine' if name=='refined' else method(support)(query).shape==y.shape
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 
 from fsic_nb import configs
-from fsic_nb.configs import (CELLS, Cell, dry_run, footprint, labels_of, memory, passes, read_cell, say_cost, to_cell, to_toml)
+from fsic_nb.configs import (CELLS, Cell, dry_run, footprint, count_labels, memory, passes, read_cell, say_cost, to_cell, to_toml)
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.data import LabelSplit
-from fsic_nb.train import PAPER, Schedule
+from fsic_nb.train import PAPER_SCHEDULE, Schedule
 
 root = Path(__file__).resolve().parents[1]
 shipped = sorted((root/'data'/'configs').glob('*.toml'))
@@ -79,7 +79,7 @@ def test_operations_and_parameters_are_what_the_layers_say(name):
     net,seen = configs.network(name, False, 64)[0].eval(),[]
     for m in net.modules():
         if isinstance(m, nn.Conv2d): m.register_forward_hook(lambda m, x, y: seen.append(2*y.numel()*m.weight[0].numel()))
-    with torch.no_grad(): configs.places(net, torch.zeros(1, 3, 64, 64))
+    with torch.no_grad(): configs.feature_map(net, torch.zeros(1, 3, 64, 64))
     f = footprint(name, 64)
     assert f.flops==sum(seen)
     last = dict(net.named_modules())['fc']
@@ -119,7 +119,7 @@ def test_a_method_uses_the_classifier_that_the_frozen_network_has():
 def test_more_of_anything_costs_more():
     cell = CELLS['voc_1shot_resnet101_paper']
     a = dry_run(cell)
-    for more in (dict(train_shots=2), dict(max_images=8), dict(size=256), dict(schedule=replace(PAPER, steps=30_000))):
+    for more in (dict(train_shots=2), dict(max_images=8), dict(size=256), dict(schedule=replace(PAPER_SCHEDULE, steps=30_000))):
         assert dry_run(replace(cell, **more))['flops']>a['flops'], more
     assert dry_run(replace(cell, precision='bf16'))['hours_rate']<a['hours_rate'] and memory(replace(cell, max_images=8), 40)<memory(cell, 40)
 
@@ -179,7 +179,7 @@ def test_a_fine_tuned_cell_from_its_file_to_its_number(run, tree):
 def test_scored_again_the_network_of_the_run_makes_the_features(run, tree, monkeypatch):
     from fsic_nb import features
     from fsic_nb.cli import compare
-    from fsic_nb.finetune import Pictures
+    from fsic_nb.finetune import ImageLoader
     from fsic_nb.readers import read
     from fsic_nb.train import load_model
     asked,extract = [],features.extract
@@ -187,7 +187,7 @@ def test_scored_again_the_network_of_the_run_makes_the_features(run, tree, monke
     rows = compare([run], [], 'coco', str(tree), [1], 3, out=tree.parent/'asked.json', say=silent)
     assert no_clock(rows)==no_clock(read_json(run/'results.json'))                      # another process made these
     model = load_model(run/'best')
-    x = Pictures(read('coco', tree), model.backbone.transform)(range(6))
+    x = ImageLoader(read('coco', tree), model.backbone.transform)(range(6))
     with torch.no_grad(): assert torch.allclose(asked[0](x), model.backbone(x), atol=1e-4)
 
 def test_the_same_command_again_trains_nothing_and_another_cell_is_refused(run, tree):
@@ -210,7 +210,7 @@ def test_passes_are_what_the_network_sees(tree, monkeypatch):
         LabelSplit('tiny', NAMES[:3], validated, NAMES[5:]).to_json(split := tree.parent/f'split{most}.json')
         cell = read_cell(write_cell(tree, f'count{most}', max_images=most, split=str(split)))
         images = read('coco', tree)
-        said = passes(cell, labels_of(cell, images), len(images))
+        said = passes(cell, count_labels(cell, images), len(images))
         seen.update({True: 0, False: 0})
         tune(cell, str(tree), tree.parent/f'count{most}', 0, silent)
         assert seen[True]==said['backward']==said['training']==2*15

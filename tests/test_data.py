@@ -6,7 +6,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
 from fsic_nb.core import FsicError
-from fsic_nb.data import (ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, enough, filter_counts, read_voc, select, there)
+from fsic_nb.data import (ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, enough, filter_counts, read_voc, select, check_files)
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get('FSIC_SHARED', ROOT.parent/'shared'/'mlfsic'))/'voc'
@@ -218,8 +218,8 @@ def test_missing_pictures_can_be_left_out_or_not_looked_for(tree):
 
 def test_a_name_that_is_written_differently_is_pointed_out(tmp_path):
     (tmp_path/'Cafe\u0301.jpg').write_bytes(b'x')                       # the accent as a character of its own, as macOS has it
-    with pytest.raises(FsicError, match='is there, written differently'): there([tmp_path/'caf\xe9.jpg'], lambda k: 'list')
-    assert there([tmp_path/'nowhere'/'a.jpg', tmp_path/'Cafe\u0301.jpg'], lambda k: 'list', 'present').tolist()==[False, True]
+    with pytest.raises(FsicError, match='is there, written differently'): check_files([tmp_path/'caf\xe9.jpg'], lambda k: 'list')
+    assert check_files([tmp_path/'nowhere'/'a.jpg', tmp_path/'Cafe\u0301.jpg'], lambda k: 'list', 'present').tolist()==[False, True]
 
 def test_annotations_can_be_left_unread(tree):
     (tree/'VOC2007'/'Annotations'/'000005.xml').unlink()

@@ -1,9 +1,9 @@
-"What is remembered is what would be computed: `Once`, and methods that go through it."
+"What is remembered is what would be computed: `Cache`, and methods that go through it."
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from fsic_nb.baselines import localknn
-from fsic_nb.embed import Features, Once, Support
-from fsic_nb.model import Config, Model
+from fsic_nb.embed import Features, Cache, Support
+from fsic_nb.model import PaperConfig, PaperModel
 from fsic_nb.prototypes import simpleshot
 from fsic_nb.refine import RefinedConfig
 
@@ -23,7 +23,7 @@ def pair(x): return 2*x,x.sum(-1)
 @given(st.lists(st.lists(st.integers(0, N_ALL-1), min_size=4, max_size=4), min_size=1, max_size=6), st.integers(1, 12), st.booleans())
 def test_once_is_the_function(batches, room, grad):
     store = Store()
-    once = Once(store, WORDS, memory=room*(store.x[0].nbytes*2+L*4))
+    once = Cache(store, WORDS, memory=room*(store.x[0].nbytes*2+L*4))
     with torch.set_grad_enabled(grad):
         for ids in batches:
             ids = np.array(ids).reshape(2, 2)
@@ -32,7 +32,7 @@ def test_once_is_the_function(batches, room, grad):
             assert torch.equal(once(torch.neg, ids, 'means'), -store.x[ids].mean(-2))
 
 def test_an_image_is_fetched_once():
-    store = Store(); once = Once(store, WORDS)
+    store = Store(); once = Cache(store, WORDS)
     with torch.no_grad():
         for e in range(5): once(pair, np.arange(e, e+10))
     assert store.fetched==1+14                                               # one to see a row, then each once
@@ -55,13 +55,13 @@ def fresh(cfg):
     torch.manual_seed(0)
     return cfg.build().eval()
 
-METHODS = {str(kw): fresh(Config(C, W, dim=16, heads=2, lcm_steps=20, **kw)) for kw in
+METHODS = {str(kw): fresh(PaperConfig(C, W, dim=16, heads=2, lcm_steps=20, **kw)) for kw in
            (dict(), dict(lcm='label', keep='share'), dict(lcm='exact', keep='signed'), dict(prototype='wagp'), dict(prototype='words'), dict(parts=()), dict(parts=('conv', 'gate')))}
 METHODS.update(refined=fresh(RefinedConfig(C, W, dim=16)), vocabulary=fresh(RefinedConfig(C, W, dim=12, classes=4)), simpleshot=simpleshot(torch.zeros(C)), localknn=localknn(torch.zeros(C)))
 
 @pytest.mark.parametrize('name', METHODS)
 def test_methods_do_not_notice(name):
-    store = Store(); once = Once(store, WORDS)
+    store = Store(); once = Cache(store, WORDS)
     with torch.no_grad():
         for seed in range(4):
             a,b = (METHODS[name](s)(q) for s,q in both(store, once, seed))
@@ -72,7 +72,7 @@ def test_the_gradient_is_the_same(name):
     store,model = Store(),METHODS[name]
     y = torch.rand(3, 7, 4, generator=torch.Generator().manual_seed(5))<.4
     grads = []
-    for s,q in both(store, Once(store, WORDS), 7):
+    for s,q in both(store, Cache(store, WORDS), 7):
         model.zero_grad(); model.loss(s, q, y).backward()
         grads.append({n: p.grad.clone() for n,p in model.named_parameters() if p.grad is not None})
     assert grads[0].keys()==grads[1].keys()
@@ -80,18 +80,18 @@ def test_the_gradient_is_the_same(name):
 
 def test_another_word_is_not_remembered():
     "Whoever changes the words takes the labels' numbers away with them."
-    store = Store(); once = Once(store, WORDS)
+    store = Store(); once = Cache(store, WORDS)
     s,_ = next(both(store, once, 0))
     with torch.no_grad():
-        assert torch.equal(s.through(torch.neg), -s.g)
-        assert torch.equal(Support(s.x, s.y, s.g.roll(1, -2)).through(torch.neg), -s.g.roll(1, -2))
+        assert torch.equal(s.map(torch.neg), -s.g)
+        assert torch.equal(Support(s.x, s.y, s.g.roll(1, -2)).map(torch.neg), -s.g.roll(1, -2))
 
 def test_without_memory_new_weights_are_seen():
     "A batch that `load` made is not stale after a training step."
     store,model = Store(),fresh(RefinedConfig(C, W, dim=16))
-    s,q = next(both(store, Once(store, WORDS, memory=0), 3))
+    s,q = next(both(store, Cache(store, WORDS, memory=0), 3))
     with torch.no_grad():
         before = model(s)(q)
-        model.places.proj.weight.mul_(-1).add_(.1)
+        model.encoder.proj.weight.mul_(-1).add_(.1)
         s2,q2 = list(both(store, None, 3))[1]
         assert torch.allclose(model(s)(q), model(s2)(q2), atol=1e-5) and not torch.allclose(model(s)(q), before, atol=1e-3)

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from fsic_nb.core import FsicError, rng
 from fsic_nb.data import ImageSet, LabelSplit, select
-from fsic_nb.episodes import Episodes, _assign, _draw, collate
+from fsic_nb.episodes import Episodes, assign_images, _draw, collate
 
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 ARRAYS = ('support', 'query', 'labels', 'y', 'y_query')
@@ -193,7 +193,7 @@ def test_the_label_with_fewest_images_left_goes_next():
     carry = dict(a=range(3), b=range(7), c=[3, 4, 5, 7, 8, 9])
     M = np.array([[i in carry[l] for l in 'abc'] for i in range(10)])
     for e in range(200):
-        rows, short = _assign(M, [np.flatnonzero(m) for m in M.T], 3, rng('left', e))
+        rows, short = assign_images(M, [np.flatnonzero(m) for m in M.T], 3, rng('left', e))
         assert short is None and len(set(rows.ravel().tolist()))==9
 
 def test_an_image_with_a_left_out_label_stays_with_the_label_hidden():

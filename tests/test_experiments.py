@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 import experiments
 from fsic_nb.embed import Features, Support
-from fsic_nb.model import Config
+from fsic_nb.model import PaperConfig
 
 C,W,L,N = 12,5,9,4
 
@@ -16,7 +16,7 @@ def support(seed=0):
 
 def repaired(repair=''):
     torch.manual_seed(0)
-    m = experiments.Repaired(Config(C, W, dim=16, heads=2, prototype='wagp'))
+    m = experiments.Repaired(PaperConfig(C, W, dim=16, heads=2, prototype='wagp'))
     m.repair = repair
     return m
 

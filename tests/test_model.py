@@ -4,7 +4,7 @@ from hypothesis import given, settings, strategies as st
 from fsic_nb.core import FsicError
 from fsic_nb.embed import Features, Support, score
 from fsic_nb.interact import ChannelGate, CrossInteraction
-from fsic_nb.model import Config, Model
+from fsic_nb.model import PaperConfig, PaperModel
 from fsic_nb.prototypes import WAGP, mean_prototypes, positives
 
 C,W,D,L = 6,10,16,9
@@ -18,9 +18,9 @@ def make(seed, S=6, N=4, density=.4, lead=()):
 
 def model(seed=0, **kw):
     torch.manual_seed(seed)
-    return Model(Config(C, W, dim=D, heads=2, **kw)).eval()
+    return PaperModel(PaperConfig(C, W, dim=D, heads=2, **kw)).eval()
 
-def interact(m, s, t, keep): return m(m.see(s.x.locals), m.read(t), s.y, keep)
+def interact(m, s, t, keep): return m(m.encode_images(s.x.locals), m.encode_words(t), s.y, keep)
 
 densities = st.sampled_from([0., .1, .4, 1.])
 
@@ -96,7 +96,7 @@ def test_mean_prototypes_of_one_image_is_the_image():
 
 def test_training_lowers_the_loss_and_reaches_every_weight():
     torch.manual_seed(0)
-    m,(s,q) = Model(Config(C, W, dim=D, heads=2, lcm_in_training=True, lcm_steps=5)),make(3)
+    m,(s,q) = PaperModel(PaperConfig(C, W, dim=D, heads=2, lcm_in_training=True, lcm_steps=5)),make(3)
     y,opt,losses = torch.rand(5, 4)<.4,torch.optim.Adam(m.parameters(), 1e-3),[]
     for _ in range(60):
         loss = m.loss(s, q, y); opt.zero_grad(); loss.backward(); opt.step(); losses.append(loss.item())
@@ -106,4 +106,4 @@ def test_training_lowers_the_loss_and_reaches_every_weight():
 @pytest.mark.parametrize('kw,says', [(dict(prototype='mean'), 'one of cross, wagp, words'), (dict(keep='signed'), 'needs a signed score'),
                                      (dict(parts=('attention',)), 'known parts'), (dict(lcm='label'), "belongs to lcm 'iterated'")])
 def test_bad_configurations(kw, says):
-    with pytest.raises(FsicError, match=says): Config(C, W, **kw)
+    with pytest.raises(FsicError, match=says): PaperConfig(C, W, **kw)

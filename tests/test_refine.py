@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from fsic_nb.core import FsicError
 from fsic_nb.embed import Features, Support
 from fsic_nb.model import Configuration
-from fsic_nb.refine import RefinedConfig, beginning, helps, kept_shares, ridge, score_change, soft_max
+from fsic_nb.refine import RefinedConfig, initial_model, keep_helpful, select_shares, solve_ridge, score_change, log_mean_exp
 from fsic_nb.train import load_model, save_model
 
 C,W,D,L = 12,5,10,9
@@ -29,7 +29,7 @@ def model(seed=1, **kw):
 
 def slow_prototypes(m, s):
     "One label at a time, one image at a time, with scikit-learn's ridge regression."
-    x,w = m.places(s.x.locals),m.word(s.g)
+    x,w = m.encoder(s.x.locals),m.word(s.g)
     v,x,S,N = F.normalize(x.mean(-2), dim=-1),F.normalize(x, dim=-1),*s.y.shape
     pos = [[j for j in range(S) if s.y[j,i]] for i in range(N)]
     K = [torch.tensor(float(len(p))) for p in pos]
@@ -104,13 +104,13 @@ def test_one_image_that_carries_everything():
 @given(st.integers(0, 10**6), st.floats(.1, 30))
 def test_loss_change_is_exact_and_signed(seed, beta):
     c,beta = torch.randn(L, generator=torch.Generator().manual_seed(seed)).double(),torch.tensor(beta).double()
-    a,all_ = (beta*c).softmax(-1),soft_max(c, beta)
-    slow = torch.stack([soft_max(torch.cat([c[:k], c[k+1:]]), beta)-all_ for k in range(L)])
+    a,all_ = (beta*c).softmax(-1),log_mean_exp(c, beta)
+    slow = torch.stack([log_mean_exp(torch.cat([c[:k], c[k+1:]]), beta)-all_ for k in range(L)])
     torch.testing.assert_close(score_change(a, beta)[a<.999], slow[a<.999], atol=1e-8, rtol=1e-6)
     assert c.mean()-1e-9<=all_<=c.max()+1e-9
     clear = (a-1/L).abs()>1e-9
-    assert ((slow<0)==helps(a))[clear].all()
-    for rule in ('soft', 'signed', 'share', 'none'): assert kept_shares(a, rule).sum().item()==pytest.approx(1)
+    assert ((slow<0)==keep_helpful(a))[clear].all()
+    for rule in ('soft', 'signed', 'share', 'none'): assert select_shares(a, rule).sum().item()==pytest.approx(1)
 
 def test_every_part_learns():
     m,(s,q,y) = model().train(),make(lead=(2,))
@@ -131,20 +131,20 @@ def test_saved_and_read(tmp_path):
 
 def test_beginning_needs_a_classifier_for_the_vocabulary():
     cfg = RefinedConfig(C, W, dim=D, classes=7)
-    with pytest.raises(FsicError, match='use classes=0'): beginning(cfg, None, np.arange(3), None, None)
+    with pytest.raises(FsicError, match='use classes=0'): initial_model(cfg, None, np.arange(3), None, None)
     with pytest.raises(FsicError, match='rounds is -1'): RefinedConfig(C, W, rounds=-1)
-    with pytest.raises(FsicError, match='unknown key'): Configuration.from_dict(dict(kind='refined', channels=1, words=1, round=2))
+    with pytest.raises(FsicError, match='unknown key'): Configuration.from_dict(dict(kind='refined', channels=1, word_dim=1, round=2))
 
 def test_large_supports_are_solved_on_several_threads():
     "More than 150 rows: PyTorch's batched LU fails at random there."
     r,threads = torch.Generator().manual_seed(0),torch.get_num_threads()
     u,y = F.normalize(torch.randn(24, 160, 32, generator=r), dim=-1),torch.rand(24, 160, generator=r)
     omega,lam,m = torch.rand(24, 160, generator=r)+.1,torch.rand(24, generator=r)+.1,torch.randn(24, 32, generator=r)
-    want = ridge(*(x.double() for x in (u[:,:100], y[:,:100], omega[:,:100], lam, m)))
-    torch.testing.assert_close(ridge(u[:,:100], y[:,:100], omega[:,:100], lam, m).double(), want, atol=1e-4, rtol=1e-3)
+    want = solve_ridge(*(x.double() for x in (u[:,:100], y[:,:100], omega[:,:100], lam, m)))
+    torch.testing.assert_close(solve_ridge(u[:,:100], y[:,:100], omega[:,:100], lam, m).double(), want, atol=1e-4, rtol=1e-3)
     A = u.double()@u.double().mT+torch.diag_embed(lam[:,None].double()/omega.double())
     want = m.double()+(u.double().mT@torch.linalg.inv(A)@(y.double()-(u.double()@m.double()[...,None])[...,0])[...,None])[...,0]
     try:
         torch.set_num_threads(2)
-        for _ in range(20): torch.testing.assert_close(ridge(u, y, omega, lam, m).double(), want, atol=1e-4, rtol=1e-3)
+        for _ in range(20): torch.testing.assert_close(solve_ridge(u, y, omega, lam, m).double(), want, atol=1e-4, rtol=1e-3)
     finally: torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ from fsic_nb.core import FsicError, read_json
 from fsic_nb.embed import Features, Support
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate
-from fsic_nb.interact import PARTS, CrossInteraction
+from fsic_nb.interact import BLOCKS, CrossInteraction
 from fsic_nb.lcm import lcm_scores, leave_one_out
 from fsic_nb.metrics import episode_metrics
 from fsic_nb.prototypes import simpleshot
@@ -51,14 +51,14 @@ def test_masked_poolings_are_leave_one_out(size):
 
 
 @settings(max_examples=20, deadline=None)
-@given(sizes, st.sampled_from([PARTS, PARTS[::-1], ('gate',), ('conv',), ()]), st.sampled_from([None, .5, 0.]))
+@given(sizes, st.sampled_from([BLOCKS, BLOCKS[::-1], ('gate',), ('conv',), ()]), st.sampled_from([None, .5, 0.]))
 def test_prototype_loop_is_the_interaction(size, parts, share):
     "Labels without a positive, positives of which nothing is kept, parts in any order."
     maps, W, b, t, y = support(*size)
     torch.manual_seed(0)
     m = CrossInteraction(C, D, heads=4, parts=parts).eval().double()
     keep = None if share is None else torch.rand(*y.shape, L, generator=torch.Generator().manual_seed(1))<share
-    with torch.no_grad(): a, c = m(m.see(maps.flatten(2).mT), m.read(t), y, keep), speed.prototype_loop(m, maps.flatten(2).mT, y, t, keep)
+    with torch.no_grad(): a, c = m(m.encode_images(maps.flatten(2).mT), m.encode_words(t), y, keep), speed.prototype_loop(m, maps.flatten(2).mT, y, t, keep)
     assert torch.allclose(a, c, atol=1e-5)
 
 
@@ -162,7 +162,7 @@ def test_installed():
 # --- made-up stores ----------------------------------------------------------------------------------------------------
 
 def test_a_sparse_store_reads_as_written(tmp_path):
-    y = speed.labels_of(2000, 8)
+    y = speed.made_labels(2000, 8)
     speed.write_store(tmp_path/'s', y, (7, 7), 64, only=[5, 1999, 5])
     from fsic_nb.features import FeatureStore
     store = FeatureStore(tmp_path/'s')
@@ -173,7 +173,7 @@ def test_a_sparse_store_reads_as_written(tmp_path):
 
 
 def test_a_store_is_a_function_of_its_sizes(tmp_path):
-    y = speed.labels_of(130, 4)
+    y = speed.made_labels(130, 4)
     for name in ('a', 'b'): speed.write_store(tmp_path/name, y, (2, 2), 8)
     assert (tmp_path/'a'/'locals.npy').read_bytes()==(tmp_path/'b'/'locals.npy').read_bytes()
 

@@ -4,7 +4,7 @@
 """
 import torch
 from pathlib import Path
-from fsic_nb.configs import CELLS, dry_run, measured
+from fsic_nb.configs import CELLS, dry_run, time_network
 from fsic_nb.core import write_json
 
 out = Path(__file__).resolve().parents[1]/'data'/'results'/'cost.json'
@@ -14,7 +14,7 @@ def main():
     here = {}
     for c in CELLS.values():
         key = c.backbone, c.size, c.precision
-        if key not in here: here[key] = measured(c)
+        if key not in here: here[key] = time_network(c)
     cells = {n: dry_run(c, here=here[c.backbone, c.size, c.precision]) for n, c in CELLS.items()}
     steps = {'-'.join(map(str, k)): {a: round(b, 4) if isinstance(b, float) else b for a, b in v.items()} for k, v in here.items()}
     write_json(out, dict(threads=torch.get_num_threads(), torch=torch.__version__.split('+')[0], seconds_a_picture=steps,

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fsic_nb import baselines
-from fsic_nb.cli import QUERIES, SHOTS, plan, prepare, refined_start, train_mean, trained
-from fsic_nb.core import keep_memory, rng, write_json
+from fsic_nb.cli import QUERIES, SHOTS, make_plan, prepare, start_refined, train_mean, fit
+from fsic_nb.core import keep_freed_memory, rng, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.metrics import interval, paired
-from fsic_nb.model import Config, Model
-from fsic_nb.refine import helps
-from fsic_nb.train import Schedule, load
+from fsic_nb.model import PaperConfig, PaperModel
+from fsic_nb.refine import keep_helpful
+from fsic_nb.train import Schedule, load_episodes
 
 results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
 
@@ -50,9 +50,9 @@ class Bench:
 
     def fit(self, method, seed=0, split=None, **kw):
         "A trained model, from the cache of runs where it is there."
-        return trained(method, self.data, self.images, split or self.split, self.store, self.g, seed=seed, say=say, **kw)
+        return fit(method, self.data, self.images, split or self.split, self.store, self.g, seed=seed, say=say, **kw)
 
-    def plan(self, method, seed=0): return plan(method, self.data, self.images, self.split, self.store, self.g, seed=seed)
+    def make_plan(self, method, seed=0): return make_plan(method, self.data, self.images, self.split, self.store, self.g, seed=seed)
 
     def episodes(self, part, shots, seed=0, **kw): return Episodes(self.images, self.split, part, shots=shots, queries=QUERIES, seed=seed, **kw)
 
@@ -133,7 +133,7 @@ def ablation(b, n, steps):
 class Encoded:
     "A store of places that are encoded already, for a model whose space does not learn."
     def __init__(self, b, model):
-        with torch.no_grad(): self.x = torch.cat([model.places(b.store[np.arange(i, min(i+256, len(b.images)))]) for i in range(0, len(b.images), 256)])
+        with torch.no_grad(): self.x = torch.cat([model.encoder(b.store[np.arange(i, min(i+256, len(b.images)))]) for i in range(0, len(b.images), 256)])
     def __len__(self): return len(self.x)
     def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
     def mean_of(self, ids): return None
@@ -147,10 +147,10 @@ def folds(b):
     known = {}
     def one(split, cfg, schedule):
         if schedule.steps: model = b.fit('refined', split=split, cfg=cfg, schedule=schedule)
-        else: model = refined_start(cfg, b.images, split, b.store, b.g).eval()
+        else: model = start_refined(cfg, b.images, split, b.store, b.g).eval()
         key = (split.name, cfg.classes)                      # beside a vocabulary nothing of the space learns
         if not cfg.classes or key not in known: known[key] = Encoded(b, model)
-        model.places = torch.nn.Identity()
+        model.encoder = torch.nn.Identity()
         return model, known[key]
     def score(cfg, schedule, n):
         out = {k: np.zeros((n, len(every))) for k in SHOTS}
@@ -160,7 +160,7 @@ def folds(b):
             for k in SHOTS:
                 eps = Episodes(b.images, whole, 'val', shots=k, queries=QUERIES, seed=0)
                 for i in range(0, n, 4):
-                    support, query, y = load(store, b.g, [eps[e] for e in range(i, min(i+4, n))])
+                    support, query, y = load_episodes(store, b.g, [eps[e] for e in range(i, min(i+4, n))])
                     with torch.no_grad(): ap = average_precision(model(support)(query).mT.contiguous(), y.mT.contiguous())
                     out[k][i:i+len(ap)][:, cols] = ap[:, cols]
         return {k: np.nanmean(v, 1) for k, v in out.items()}
@@ -207,7 +207,7 @@ def labels(b, n):
 
 # --- the collapse ----------------------------------------------------------------------------------------------------------------
 
-class Repaired(Model):
+class Repaired(PaperModel):
     "WAGP with one small repair, see REPAIRS."
     def __init__(self, cfg):
         super().__init__(cfg)
@@ -217,7 +217,7 @@ class Repaired(Model):
         from fsic_nb.prototypes import mean_prototypes
         v, t = self.embed(support.x, support.g)
         if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
-        P = self.interact(support.x.through(self.interact.see), support.y, v, t)
+        P = self.interact(support.x.map(self.interact.encode_images), support.y, v, t)
         if self.repair.startswith('residual'): P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
         return P, v, t
 
@@ -227,10 +227,10 @@ REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in t
 def repaired(b, repair, steps, n):
     "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
     from fsic_nb.data import select
-    from fsic_nb.refine import principal
+    from fsic_nb.refine import fit_principal
     from fsic_nb.train import train_step
     torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
-    model = Repaired(Config(b.store.channels, b.g.shape[1], prototype='wagp'))
+    model = Repaired(PaperConfig(b.store.channels, b.g.shape[1], prototype='wagp'))
     model.repair = repair
     eps = b.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
     # five shots of all 16 labels would need more pictures than a training task has
@@ -238,11 +238,11 @@ def repaired(b, repair, steps, n):
     if 'frozen' in repair:
         ids = np.unique(np.concatenate([select(b.images, t) for t in b.split.tasks('train')]))
         visual = model.embed.visual.requires_grad_(False)
-        for p, v in zip((visual.weight, visual.bias), principal(b.store, ids, model.cfg.dim)): p.data.copy_(v)
+        for p, v in zip((visual.weight, visual.bias), fit_principal(b.store, ids, model.cfg.dim)): p.data.copy_(v)
     opt = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
     schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
     for step in range(steps):
-        train_step(model, opt, load(b.store, b.g, [eps[step]]), schedule.at(step), 0, step)
+        train_step(model, opt, load_episodes(b.store, b.g, [eps[step]]), schedule.at(step), 0, step)
         if (step+1)%100==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
     return model, curve
 
@@ -263,7 +263,7 @@ def moved(b, model, n):
     for k in SHOTS:
         eps = b.episodes('val', k)
         for e in range(n):
-            s, _, _ = load(b.store, b.g, [eps[e]])
+            s, _, _ = load_episodes(b.store, b.g, [eps[e]])
             P, v, t = model.prototypes(s)
             far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
             apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
@@ -299,12 +299,12 @@ def places(b, n):
         for k in SHOTS:
             eps, found = b.episodes(part, k), []
             for e in range(n):
-                s, _, _ = load(b.store, b.g, [eps[e]])
+                s, _, _ = load_episodes(b.store, b.g, [eps[e]])
                 trace = []
                 model.prototypes(s, trace)
                 cover = torch.as_tensor(b.scenes.coverage(s.x.ids, s.labels, b.store.grid))[s.y]
                 right = cover>=.25
-                kept = torch.stack([helps(a[s.y]) for _, a in trace])                              # (rounds, pairs, L)
+                kept = torch.stack([keep_helpful(a[s.y]) for _, a in trace])                              # (rounds, pairs, L)
                 found.append(torch.stack([torch.stack([(r&right).sum()/r.sum(), right.float().mean(), r.float().mean()]) for r in kept]))
                 if part=='val' and k==5: sizes.append(torch.stack([cover.mean(-1), kept[-1].float().mean(-1), (kept[-1]&right).sum(-1)/kept[-1].sum(-1)], -1))
             for r, (p, chance, share) in enumerate(torch.stack(found).mean(0).tolist(), 1):
@@ -325,9 +325,9 @@ def gallery(b):
     from fsic_nb.show import save_figure, show_places, style
     style()
     ep, trace, rows = b.episodes('test', 5)[0], [], (('most right', slice(-1, -4, -1)), ('least right', slice(0, 3)))
-    s, _, _ = load(b.store, b.g, [ep])
+    s, _, _ = load_episodes(b.store, b.g, [ep])
     b.fit('refined').prototypes(s, trace)
-    cover, kept = b.scenes.coverage(ep.support, ep.labels, b.store.grid), helps(trace[-1][1][0]).numpy()
+    cover, kept = b.scenes.coverage(ep.support, ep.labels, b.store.grid), keep_helpful(trace[-1][1][0]).numpy()
     pairs = np.argwhere(ep.y)
     precision = np.array([(kept[j, i]&(cover[j, i]>=.25)).sum()/kept[j, i].sum() for j, i in pairs])
     order = np.argsort(precision, kind='stable')
@@ -351,7 +351,7 @@ def main():
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
     parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated or repaired model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
-    keep_memory()
+    keep_freed_memory()
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
     b = Bench(a.data, a.root)
     if a.what=='gallery': return gallery(b)
