@@ -23,17 +23,20 @@ __version__ = "0.1.0"
 # stand here (`fsic_nb.evaluate` is the module), since importing the module would replace the function.
 _module_of = dict(
     ImageSet='data', LabelSplit='data', read='readers', extract='features', load_words='words', label_vectors='words',
-    Episodes='episodes', Experiment='experiment', Features='support', Support='support', simpleshot='prototypes',
+    Episodes='episodes', Experiment='experiment', Features='support', Support='support', simpleshot='support',
     load_model='runs', FsicError='core')
 __all__ = [*_module_of]
 
 
 def __getattr__(name):
-    "Load one of the names in `__all__` from its module."
-    if name not in _module_of: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    "Load one of the names in `__all__` from its module, or a module of the package."
     from importlib import import_module
-    globals()[name] = value = getattr(import_module(f'{__name__}.{_module_of[name]}'), name)
-    return value
+    from importlib.util import find_spec
+    if name in _module_of:
+        globals()[name] = value = getattr(import_module(f'{__name__}.{_module_of[name]}'), name)
+        return value
+    if not name.startswith('_') and find_spec(f'{__name__}.{name}'): return import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__():

@@ -15,10 +15,10 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 from fastcore.basics import patch
 from .core import FsicError
-from .embed import Features, Support
+from .support import Features, Support
 from .lcm import keep_share
-from .model import Configuration
-from .prototypes import mean_prototypes
+from .support import Configuration
+from .support import mean_prototypes
 
 # %% ../nbs/15_refine.ipynb #9f3152ac
 def log_mean_exp(

@@ -10,8 +10,9 @@ from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, filter_counts, 
 from fsic_nb.voc import VOC_NAMES, VOC_SPLIT
 from fsic_nb.episodes import Episodes, collate
 from fsic_nb.evaluate import evaluate, records
-from fsic_nb.protocols import (COCO_IDS, COCO_NAMES, FixedEpisodes, NUSWIDE_NAMES, SPLITS, hold_out, load_split, read_labels, read_supports,
-                               split_by_frequency)
+from fsic_nb.protocols import (COCO_IDS, COCO_NAMES, FixedEpisodes, SPLITS, hold_out, load_split,
+        read_labels, read_supports, split_by_frequency)
+from fsic_nb.readers import NUSWIDE_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
