@@ -192,7 +192,7 @@ def start_refined(
     from fsic_nb.core import rng
     from fsic_nb.data import select
     from fsic_nb.features import classifier
-    from fsic_nb.refine import initial_model
+    from fsic_nb.refined import initial_model
     ids,own = (np.unique(np.concatenate([select(images, t) for t in split.tasks('train')])),
                images.index(split.labels('train')))
     torch.manual_seed(int(rng(seed, 'beginning').integers(2**31)))
@@ -660,7 +660,7 @@ def open_run(
     g,        # their word vectors (C_all, W)
 ): # the model
     "The model of a run, if it fits these features and words."
-    from fsic_nb import baselines, finetune, refine             # so that their configurations are known
+    from fsic_nb import baselines, finetune, refined            # so that their configurations are known
     from fsic_nb.train import load_model
     model = load_model(run['path']/'best')
     has = [('backbone', run['backbone'], store.meta['backbone']), ('channels', model.cfg.channels, store.channels),

@@ -24,7 +24,7 @@ from .finetune import BATCH_NORMS, PRECISIONS, FineTunedConfig, channels_of
 from .model import PaperConfig
 from .protocols import SPLITS, load_split, split_by_frequency
 from .readers import READERS
-from .refine import RefinedConfig
+from .refined import RefinedConfig
 from .train import PAPER_SCHEDULE, Schedule
 
 # %% ../nbs/30_configs.ipynb #0174288d
