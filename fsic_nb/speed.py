@@ -548,7 +548,7 @@ def fresh_models(
     "Models with their first weights, for speed alone."
     import torch
     from fsic_nb.model import PaperConfig
-    from fsic_nb.refine import RefinedConfig
+    from fsic_nb.refined import RefinedConfig
     torch.manual_seed(0)
     return tuple(c.build().eval() for c in (RefinedConfig(channels, word_dim, dim=dim), PaperConfig(channels, word_dim, dim=dim)))
 

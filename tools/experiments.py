@@ -231,7 +231,7 @@ REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in t
 def repaired(b, repair, steps, n):
     "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
     from fsic_nb.data import select
-    from fsic_nb.refine import fit_principal
+    from fsic_nb.refined import fit_principal
     from fsic_nb.train import train_step
     torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
     model = Repaired(PaperConfig(b.store.channels, b.g.shape[1], prototype='wagp'))
