@@ -159,7 +159,7 @@ def prepare(
     words = torch.as_tensor(label_vectors(load_words(options.words), images.names))
     return Experiment(data, images, split, store, words, scenes, protocol, options.queries)
 
-# %% ../nbs/07_experiment.ipynb #c4063c64
+# %% ../nbs/07_experiment.ipynb #f7ed4812
 def coco_episodes(
     images:ImageSet,
     names:list,          # labels to choose from
@@ -181,7 +181,7 @@ def coco_episodes(
             eps = Episodes(images, split, 'test', shots, queries, seed, 'masked')
             for e in range(n): eps[e]
             return eps
-        except FsicError as e: short = re.search('free for (.+?);', str(e))
+        except FsicError as e: short = re.search('left for (.+?);', str(e))
         count = dict(zip(names, images.counts()[images.index(names)]))
         out = short[1] if short else min(names, key=count.get)
         names = [x for x in names if x!=out]

@@ -15,7 +15,7 @@ from fastcore.basics import patch, store_attr
 from jaxtyping import Int
 from .core import FsicError, fingerprint, read_json, rng
 from .data import ImageSet, LabelSplit, PARTS, select
-from .data import VOC_NAMES, VOC_SPLIT
+from .voc import VOC_NAMES, VOC_SPLIT
 from .episodes import TRIES, Episode, assign_images, members_of
 from .readers import NUSWIDE_NAMES
 

@@ -19,7 +19,7 @@ from .evaluate import words_only
 from .experiment import Experiment, say_centre
 from .model import PaperConfig
 from .protocols import SHOTS
-from .refine import RefinedConfig
+from .refined import RefinedConfig
 from .runs import hash_code, is_tuned, load_model, lock_run, steps_done
 from .support import Configuration
 from .train import Plan, Schedule, train, validator

@@ -17,9 +17,9 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from .core import FsicError, rng
-from .embed import Features, Support
-from .model import Configuration
-from .prototypes import mean_prototypes
+from .support import Features, Support
+from .support import Configuration
+from .support import mean_prototypes
 from .refine import Round, cosines, log_mean_exp, plain_round, refine_round
 
 # %% ../nbs/15b_refined.ipynb #333c0a2e

@@ -137,7 +137,7 @@ def test_every_method_has_a_plan(quick):
 def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
     import torch
     from fsic_nb.recipes import fit
-    from fsic_nb.refine import RefinedConfig
+    from fsic_nb.refined import RefinedConfig
     from fsic_nb.train import Schedule
     images,split,store,g,_ = quick
     kw = dict(quick=True, say=silent, cfg=RefinedConfig(store.channels, g.shape[1], dim=16), schedule=Schedule(steps=2, lr=1e-3, warmup=1))

@@ -27,7 +27,7 @@ from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, pr
                               norms, episode_stream, call_seeded, shard, tuned_backbone, underscored, keep_statistics)
 from fsic_nb.model import PaperConfig
 from fsic_nb.readers import read
-from fsic_nb.refine import RefinedConfig
+from fsic_nb.refined import RefinedConfig
 from fsic_nb.train import Schedule
 from fsic_nb.runs import load_model
 

@@ -6,11 +6,14 @@ import numpy as np, pytest, torch
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from fsic_nb.core import FsicError, read_json, write_json
-from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, filter_counts, select
+from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, filter_counts, select
+from fsic_nb.voc import VOC_NAMES, VOC_SPLIT
 from fsic_nb.episodes import Episodes, collate
 from fsic_nb.evaluate import evaluate, records
-from fsic_nb.protocols import (AS_COCO, COCO_IDS, COCO_NAMES, FREQUENCY, FixedEpisodes, METHOD_NAMES, NUSWIDE_NAMES, QUERIES, SETS, SHOTS, SPLITS,
-                               coco_base, hold_out, load_split, read_labels, read_supports, split_by_frequency, split_of)
+from fsic_nb.protocols import (AS_COCO, COCO_IDS, COCO_NAMES, FREQUENCY, FixedEpisodes,
+        METHOD_NAMES, QUERIES, SETS, SHOTS, SPLITS, coco_base, hold_out, load_split, read_labels,
+        read_supports, split_by_frequency, split_of)
+from fsic_nb.readers import NUSWIDE_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])

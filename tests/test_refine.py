@@ -7,7 +7,8 @@ from sklearn.linear_model import Ridge
 from fsic_nb.core import FsicError
 from fsic_nb.support import Features, Support
 from fsic_nb.support import Configuration
-from fsic_nb.refine import RefinedConfig, initial_model, keep_helpful, select_shares, solve_ridge, score_change, log_mean_exp
+from fsic_nb.refined import RefinedConfig, initial_model
+from fsic_nb.refine import keep_helpful, select_shares, solve_ridge, score_change, log_mean_exp
 from fsic_nb.runs import load_model, save_model
 
 C,W,D,L = 12,5,10,9
