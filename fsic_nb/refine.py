@@ -35,7 +35,7 @@ def log_mean_exp(
     return (torch.logsumexp(beta[...,None]*c, -1)-math.log(L))/beta
 
 # %% ../nbs/15_refine.ipynb #109c45ef
-ALMOST_ALL = 1-1e-6   # a share of 1 would leave nothing, and the logarithm of nothing is not finite
+ALMOST_ALL = 1-1e-6   # the largest share whose removal still has a finite logarithm in float32
 
 def score_change(
     a:Float[Tensor, "*b L"], # shares of the local features, rows sum to 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FASTER', 'REFINED_CHOICES', 'CHUNK', 'BESIDE', 'Dial', 'Vocabulary', 'residual_mlp', 'Encoder', 'RefinedConfig',
-           'Refined', 'plain_refined', 'read_chunks', 'fit_principal', 'fit_word_map', 'copy_layer', 'start_vocabulary',
+           'Refined', 'plain_refined', 'read_chunks', 'fit_principal', 'fit_word_map', 'start_vocabulary',
            'initial_model']
 
 # %% ../nbs/15b_refined.ipynb #d0c8af5f
@@ -292,12 +292,12 @@ def fit_word_map(
 # %% ../nbs/15b_refined.ipynb #6db8a6f6
 BESIDE = .7   # length of the projection beside a vocabulary of length 1
 
-def copy_layer(layer:nn.Linear, weight, bias):
+def _copy_layer(layer:nn.Linear, weight, bias):
     "Copy a weight and a bias into a linear layer."
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
 
-# %% ../nbs/15b_refined.ipynb #d82d5031
+# %% ../nbs/15b_refined.ipynb #8263f92f
 def start_vocabulary(
     encoder:Encoder, # with a vocabulary and a projection that has begun; changed in place
     dim:int,         # of the projection
@@ -305,7 +305,7 @@ def start_vocabulary(
     encode,          # gives the encoded training images, chunk by chunk
 ):
     "Set the vocabulary to the backbone's classifier and the projection to its length."
-    copy_layer(encoder.vocabulary.classes, *head)
+    _copy_layer(encoder.vocabulary.classes, *head)
     means = [x[...,dim:].mean(-2) for x in encode()]
     encoder.vocabulary.mean.copy_(torch.cat(means).mean(0))
     def length(x): return x.norm(dim=-1).mean()
@@ -327,7 +327,7 @@ def initial_model(self:RefinedConfig,
     head = exp.head if self.classes else None
     return initial_model(self, exp.features, exp.training, y, exp.words[own], head)
 
-# %% ../nbs/15b_refined.ipynb #d0118a55
+# %% ../nbs/15b_refined.ipynb #09f02c9c
 @torch.no_grad()
 def initial_model(
     cfg:RefinedConfig,
@@ -343,9 +343,9 @@ def initial_model(
                         "this backbone has none, use classes=0.")
     model = cfg.build().eval()
     def encode(): return map(model.encoder, read_chunks(store, ids))
-    copy_layer(model.encoder.proj, *fit_principal(store, ids, cfg.dim))
+    _copy_layer(model.encoder.proj, *fit_principal(store, ids, cfg.dim))
     if cfg.classes: start_vocabulary(model.encoder, cfg.dim, head, encode)
     v = F.normalize(torch.cat([x.mean(-2) for x in encode()]), dim=-1)
     P = F.normalize(mean_prototypes(v, y), dim=-1)
-    copy_layer(model.word, *fit_word_map(g, P))
+    _copy_layer(model.word, *fit_word_map(g, P))
     return model
