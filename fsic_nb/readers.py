@@ -11,8 +11,9 @@ import contextlib, csv, hashlib, io, os, re
 from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
-from .core import FsicError, read_json
-from .data import ImageSet, nearest, _text, read_voc, check_files
+from .core import FsicError, nearest, read_json, read_text
+from .data import ImageSet, check_files
+from .voc import read_voc
 
 # %% ../nbs/01b_readers.ipynb #1669a064
 _LEADS_OUT = re.compile(r'^$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0]')
@@ -183,7 +184,7 @@ def _nus_parts(root:Path)->list: # of (image list, folder of labels, suffix of t
 def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is it the first of its photograph?
     "The pictures of one list; `seen` knows names and Flickr numbers of the lists before."
     paths, first = [], []
-    lines = _text(path).rstrip().split('\n')
+    lines = read_text(path).rstrip().split('\n')
     for i, line in enumerate(lines, 1):
         name, where = line.strip().replace('\\', '/'), f'{path}, line {i}'
         if name in seen: raise FsicError(f'{where}: {name} is there already ({seen[name]}); keep it once.')
@@ -197,7 +198,7 @@ def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths; bool (n,): is 
 # %% ../nbs/01b_readers.ipynb #21bb3338
 def _check_concepts(path:Path):
     "Concepts81.txt, where it is there, names the labels known here."
-    if path.is_file() and (other := set(_text(path).split())^set(NUSWIDE_NAMES)):
+    if path.is_file() and (other := set(read_text(path).split())^set(NUSWIDE_NAMES)):
         raise FsicError(f'{path}: differs from the 81 concepts in {", ".join(sorted(other)[:5])}; '
                         'restore the official file.')
 
@@ -233,7 +234,7 @@ IMATERIALIST_MAP = 'iMat_fashion_2018_label_map_228.csv'
 def _label_map(path:Path)->dict: # label id -> name
     "The official CSV, or a JSON object."
     if path.suffix=='.json': d = read_json(path); pairs = list(d.items()) if isinstance(d, dict) else []
-    else: pairs = [(r.get('labelId'), r.get('labelName')) for r in csv.DictReader(_text(path).splitlines())]
+    else: pairs = [(r.get('labelId'), r.get('labelName')) for r in csv.DictReader(read_text(path).splitlines())]
     if not pairs or not all(isinstance(v, str) and v and re.fullmatch('[0-9]+', str(k)) for k, v in pairs):
         raise FsicError(f'{path}: expected columns labelId and labelName, or a JSON object of id and name; '
                         'restore the file.')
@@ -412,5 +413,5 @@ def read(
     **options, # what that reader takes besides
 )->ImageSet:
     "Read any data set."
-    if data not in READERS: raise FsicError(f'data {data!r}: no reader has this name; {_nearest(data, list(READERS))}.')
+    if data not in READERS: raise FsicError(f'data {data!r}: no reader has this name; {nearest(data, list(READERS))}.')
     return READERS[data](root, **options)

@@ -17,10 +17,8 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from .core import FsicError, rng
-from .embed import Features, Support
-from .model import Configuration
-from .prototypes import mean_prototypes
 from .refine import Round, cosines, log_mean_exp, plain_round, refine_round
+from .support import Configuration, Features, Support, mean_prototypes
 
 # %% ../nbs/15b_refined.ipynb #333c0a2e
 FASTER = 10   # times as fast as a weight: what a dial's parameters are multiplied by

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 import numpy as np
-from .core import FsicError, build_once, fingerprint, home, read_json
+from .core import FsicError, build_once, fingerprint, home, nearest, read_json
 
 # %% ../nbs/03_words.ipynb #cc996151
 def keyed(
@@ -165,7 +165,7 @@ def _downloaded(name, limit=None):
     finally: socket.setdefaulttimeout(wait)
     if name not in known:
         raise FsicError(f"words {name!r}: neither a file nor a name that gensim.downloader knows; "
-                        f"nearest: {', '.join(['glove-50']+difflib.get_close_matches(name, known, 3, .4))}.")
+                        f"{nearest(name, ['glove-50', *known])}.")
     try: path = api.load(name, return_path=True)
     except Exception as e:
         raise FsicError(f"words {name!r}: the download failed ({type(e).__name__}: {e}); "

@@ -6,7 +6,8 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
 from fsic_nb.core import FsicError
-from fsic_nb.data import (ImageSet, LabelSplit, PARTS, PROTOCOLS, VOC_NAMES, VOC_SPLIT, enough, filter_counts, read_voc, select, check_files)
+from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, enough, filter_counts, select, check_files
+from fsic_nb.voc import VOC_NAMES, VOC_SPLIT, read_voc
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get('FSIC_SHARED', ROOT.parent/'shared'/'mlfsic'))/'voc'

@@ -58,7 +58,8 @@ def test_errors_are_one_line_and_leave_nothing(args, says, tmp_path):
 
 def cut_voc(photos:Path, root:Path, most:int):
     "A copy of the photos' VOC tree with at most `most` strictly usable pictures a label: lists rewritten, files linked."
-    from fsic_nb.data import VOC_NAMES, VOC_SPLIT, read_voc, select
+    from fsic_nb.data import select
+    from fsic_nb.voc import VOC_NAMES, VOC_SPLIT, read_voc
     images = read_voc(photos/'voc')
     ids = {i for part in ('train', 'val', 'test') for task in VOC_SPLIT.tasks(part) for u in [select(images, task)]
            for c in images.index(task) for i in u[images.labels[u,c]][:most]}

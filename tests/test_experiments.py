@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 import torch.nn.functional as F
 
 import experiments
-from fsic_nb.embed import Features, Support
+from fsic_nb.support import Features, Support
 from fsic_nb.model import PaperConfig
 
 C,W,L,N = 12,5,9,4
@@ -58,7 +58,7 @@ def test_summary_is_paired():
 @pytest.fixture(scope='module')
 def bench():
     "A bench on the small set of scenes."
-    from fsic_nb.cli import prepare
+    from fsic_nb.experiment import prepare
     b = object.__new__(experiments.Bench)
     b.data = 'scenes'
     b.images, b.split, b.store, b.g, b.scenes = prepare('scenes', quick=True, say=lambda s: None)

@@ -10,17 +10,18 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import nn
 
-from fsic_nb import features as F
+from fsic_nb import backbones as B, features as F
 from fsic_nb.core import FsicError, read_json, rng, write_json
-from fsic_nb.data import read_voc
-from fsic_nb.features import FeatureStore, Transform, load_backbone, extract, fold_batch_norm, pick_precision, place_boxes, feature_map
+from fsic_nb.backbones import Transform, feature_map, fold_batch_norm, load_backbone, pick_precision, place_boxes
+from fsic_nb.features import FeatureStore, extract
 from fsic_nb.pictures import open_rgb, to_rgb
+from fsic_nb.voc import read_voc
 
 
 @pytest.fixture(autouse=True)
 def no_bf16(monkeypatch):
     "Processors differ in what is faster; here none has bf16 unless a test says so."
-    monkeypatch.setattr(F, 'native_bf16', lambda device: False)
+    monkeypatch.setattr(B, 'has_bf16', lambda device: False)
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +33,7 @@ def tiny_net(seed=0):
     return nn.Sequential(nn.Conv2d(3, 6, 8, stride=8), nn.ReLU(), nn.Conv2d(6, 8, 1))
 
 
-def tiny_backbone(seed=0, size=32): return F.freeze_network('tiny', tiny_net(seed), Transform(size), 'cpu')
+def tiny_backbone(seed=0, size=32): return B.freeze_network('tiny', tiny_net(seed), Transform(size), 'cpu')
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_the_packaged_backbone_recognises_voc(lite0, photos):
 
 
 def test_folding_changes_nothing_of_lite0(lite0):
-    plain,t = F._lite0(True)
+    plain,t = B._lite0(True)
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode(): want = plain.eval().forward_features(t.normalise(x)).permute(0, 2, 3, 1).flatten(1, 2)
     torch.testing.assert_close(lite0(x), want, rtol=1e-4, atol=1e-4)
@@ -93,7 +94,7 @@ def test_a_wrong_guess_at_folding_is_undone():
             self.a, self.norm, self.b = nn.Conv2d(3, 3, 8, stride=8), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
             self.norm.running_mean.fill_(1.)
         def forward_features(self, x): return self.norm(self.b(torch.relu(self.a(x))))
-    bb = F.freeze_network('twisted', Twisted(), Transform(32), 'cpu')
+    bb = B.freeze_network('twisted', Twisted(), Transform(32), 'cpu')
     assert isinstance(bb.module.norm, nn.BatchNorm2d)
 
 
@@ -109,24 +110,24 @@ RELATIVES = dict(clip=('vit_xsmall_patch16_clip_224', (14, 14), 256), dinov2=('v
                  dinov3=('vit_small_patch16_dinov3', (14, 14), 384), convnext=('convnext_atto', (7, 7), 320))
 
 
-@pytest.mark.parametrize('name', F.STRONG)
+@pytest.mark.parametrize('name', B.STRONG)
 def test_strong_backbones_by_short_name(name, pictures, tmp_path, monkeypatch):
     "The name is all that `extract` needs; mean, standard deviation and grid are the network's own."
     import timm
     asked, make, (relative, grid, channels) = [], timm.create_model, RELATIVES[name]
-    cfg = timm.get_pretrained_cfg(F.STRONG[name])
+    cfg = timm.get_pretrained_cfg(B.STRONG[name])
     def random_weights(n, pretrained, **kw): asked.append((n, pretrained)); return make(relative, pretrained=False, **kw)
     monkeypatch.setattr(timm, 'create_model', random_weights)
-    monkeypatch.setattr(F, '_hub', contextlib.nullcontext)
+    monkeypatch.setattr(B, '_hub', contextlib.nullcontext)
     store = extract(pictures[:2], backbone=name, precision='fp32', root=tmp_path/'f')
-    assert asked==[(F.STRONG[name], True)] and cfg.has_weights
+    assert asked==[(B.STRONG[name], True)] and cfg.has_weights
     assert (store.grid, store.channels, store.meta['backbone'], store.meta['transform']['size'])==(grid, channels, name, 224)
     for k in ('mean', 'std'): assert np.allclose(store.meta['transform'][k], [255*v for v in getattr(cfg, k)], atol=1e-3)
 
 
 def test_class_and_register_tokens_are_no_places():
     "The places of a DINOv3 are its last tokens, in the order of the patches."
-    m, t = F.network('vit_small_patch16_dinov3', False, 64)
+    m, t = B.build_network('vit_small_patch16_dinov3', False, 64)
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad(): tokens, f = m.eval().forward_features(x), feature_map(m, x)
     assert tokens.shape==(1, 5+16, 384) and torch.equal(f.flatten(1, 2), tokens[:, 5:]) and t.size==64
@@ -171,10 +172,10 @@ def test_keys_follow_weights_and_transform():
     assert len({a.key, tiny_backbone(seed=1).key, tiny_backbone(size=40).key})==3
     net = tiny_net()
     with torch.no_grad(): net[2].bias[3] += 1e-6
-    assert F.freeze_network('tiny', net, Transform(32), 'cpu').key!=a.key
+    assert B.freeze_network('tiny', net, Transform(32), 'cpu').key!=a.key
 
 
-@pytest.mark.parametrize('name,says', [('lite', 'nearest: lite0'), ('resnet5O', 'nearest: resnet50'), ('qqqq', 'no such network')])
+@pytest.mark.parametrize('name,says', [('lite', 'did you mean lite0'), ('resnet5O', 'did you mean resnet50'), ('qqqq', 'no such network; known are lite0, resnet50')])
 def test_unknown_names(name, says):
     with pytest.raises(FsicError, match=says) as e: load_backbone(name)
     assert '\n' not in str(e.value)
@@ -197,7 +198,7 @@ def test_offline_is_noticed_at_once(monkeypatch):
     def dead(*_, **__): raise OSError('no network')
     monkeypatch.setattr('urllib.request.urlopen', dead)
     before = constants.HF_HUB_OFFLINE
-    with F._hub(): assert constants.HF_HUB_OFFLINE
+    with B._hub(): assert constants.HF_HUB_OFFLINE
     assert constants.HF_HUB_OFFLINE==before
 
 
@@ -344,7 +345,7 @@ def test_batch_size_and_threads_do_not_matter(tiny, pictures, tmp_path):
     finally: torch.set_num_threads(n)
 
 
-class Counting(F.Backbone):
+class Counting(B.Backbone):
     "A backbone that counts its calls and may stop in one of them."
     calls,stop = 0,None
     def __call__(self, x, precision='fp32'):
@@ -391,7 +392,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_features as t
 from pathlib import Path
 torch.set_num_threads(1)
-t.F.native_bf16 = lambda device: False
+t.B.has_bf16 = lambda device: False
 clock = iter(range(0, 10**6, 10)); t.F.time.perf_counter = lambda: next(clock)   # every batch is noted
 class Killed(t.Counting):
     def __call__(self, x, precision='fp32'):
@@ -425,7 +426,7 @@ def test_an_unreadable_picture_leaves_nothing(tiny, pictures, tmp_path):
 def test_values_beyond_fp16(pictures, tmp_path):
     net = tiny_net()
     with torch.no_grad(): net[2].weight.mul_(1e8)
-    with pytest.raises(FsicError, match='fp16 cannot hold'): extract(pictures, F.freeze_network('huge', net, Transform(32), 'cpu'), root=tmp_path/'f')
+    with pytest.raises(FsicError, match='fp16 cannot hold'): extract(pictures, B.freeze_network('huge', net, Transform(32), 'cpu'), root=tmp_path/'f')
     assert visible(tmp_path/'f')==[]
 
 
@@ -501,11 +502,11 @@ def test_precision_is_measured():
     class Pretended:
         size,device = 8,'cpu'
         def __call__(self, x, p='fp32'): time.sleep(.005 if p=='bf16' else .02); return torch.ones(4, 49, 8)
-    native = F.has_bf16
+    native = B.has_bf16
     try:
-        F.has_bf16 = lambda device: True
+        B.has_bf16 = lambda device: True
         assert pick_precision(Pretended())=='bf16' and pick_precision(Pretended(), least=1000)=='fp32'
-    finally: F.has_bf16 = native
+    finally: B.has_bf16 = native
 
 
 @pytest.mark.timeout(300)

@@ -7,12 +7,11 @@ from hypothesis import given, settings, strategies as st
 from sklearn.linear_model import Ridge
 
 from fsic_nb.core import FsicError
-from fsic_nb.embed import Features, Support
-from fsic_nb.model import Configuration
 from fsic_nb.refine import (Round, keep_helpful, log_mean_exp, plain_round, refine_round, score_change,
                             select_shares, solve_ridge)
 from fsic_nb.refined import RefinedConfig, initial_model, plain_refined
-from fsic_nb.train import load_model, save_model
+from fsic_nb.runs import load_model, save_model
+from fsic_nb.support import Configuration, Features, Support
 
 C,W,D,L = 12,5,10,9
 

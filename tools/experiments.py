@@ -22,7 +22,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fsic_nb import baselines
-from fsic_nb.cli import QUERIES, SHOTS, make_plan, prepare, start_refined, train_mean, fit
+from fsic_nb.protocols import QUERIES, SHOTS
+from fsic_nb.recipes import make_plan, fit
+from fsic_nb.experiment import prepare
+from fsic_nb.cli import start_refined, train_mean
 from fsic_nb.core import keep_freed_memory, rng, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.episodes import Episodes
@@ -30,7 +33,8 @@ from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.metrics import interval, paired
 from fsic_nb.model import PaperConfig, PaperModel
 from fsic_nb.refine import keep_helpful
-from fsic_nb.train import Schedule, load_episodes
+from fsic_nb.train import Schedule
+from fsic_nb.support import load_episodes
 
 results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
 
@@ -101,7 +105,7 @@ VARIANTS = {'the model': {}, 'no word': dict(word=False), 'no push from other la
 
 def vocabulary(b, cfg):
     "The same model with the backbone's vocabulary where it has none, and without where it has one."
-    from fsic_nb.features import classifier
+    from fsic_nb.backbones import classifier
     return replace(cfg, classes=0 if cfg.classes else len(classifier(b.store.meta['backbone'])[1]))
 
 def judge(b):
@@ -214,7 +218,7 @@ class Repaired(PaperModel):
         self.repair, self.weight = '', torch.nn.Parameter(torch.zeros(()))
 
     def prototypes(self, support):
-        from fsic_nb.prototypes import mean_prototypes
+        from fsic_nb.support import mean_prototypes
         v, t = self.embed(support.x, support.g)
         if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
         P = self.interact(support.x.map(self.interact.encode_images), support.y, v, t)
@@ -248,7 +252,7 @@ def repaired(b, repair, steps, n):
 
 def exchanged(model, what):
     "The same model shown another label's pictures, or told another label's word."
-    from fsic_nb.embed import Features, Support
+    from fsic_nb.support import Features, Support
     def method(s):
         if what=='pictures': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
         if what=='words': s = Support(s.x, s.y, s.g.roll(1, -2))
@@ -258,7 +262,7 @@ def exchanged(model, what):
 @torch.no_grad()
 def moved(b, model, n):
     "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy over the places of the positives (1: it looks everywhere alike)."
-    from fsic_nb.embed import Features, Support
+    from fsic_nb.support import Features, Support
     out = []
     for k in SHOTS:
         eps = b.episodes('val', k)
@@ -277,7 +281,7 @@ def moved(b, model, n):
 def collapse(b, n, steps):
     "Everything 24_collapse shows."
     wagp, paper, refined = b.fit('wagp'), b.fit('paper'), b.fit('refined')
-    from fsic_nb.prototypes import simpleshot
+    from fsic_nb.support import simpleshot
     methods = {f'{m}, {w}': exchanged(f, w) for m, f in dict(simpleshot=simpleshot(b.centre), wagp=wagp, paper=paper, refined=refined).items() for w in ('as they are', 'pictures', 'words')}
     probe = [dict(method=k.split(', ')[0], exchanged=k.split(', ')[1], **summary(r)) for k, r in b.score(methods, 'val', n).items()]
     say(probe)
