@@ -140,7 +140,7 @@ def recolour(
     im:Image.Image, # RGB or RGBA
     hue:float=0., # radians
     saturation:float=1., # factor on the colours
-    gain:float=1., # brightness, one number or one a channel
+    gain:float|Float[np.ndarray, "3"]=1., # factor on the brightness, one number or one a channel
 )->Image.Image: # of the same mode
     "Change the light of `im`; transparency stays."
     c = saturation*np.cos(hue)
@@ -243,8 +243,8 @@ def plan_labels(
 class Recipe:
     "What a set of scenes is made from."
     seed: int = 0 # of everything drawn
-    tasks: tuple = (25, 2, 4) # tasks in training, validation, test
-    per_task: tuple = (91, 203, 203) # scenes a task, likewise
+    tasks: tuple|list = (25, 2, 4) # tasks in training, validation, test; kept as a tuple
+    per_task: tuple|list = (91, 203, 203) # scenes a task, likewise
     size: int = 224 # side of an image in pixels
     ways: int = 16 # labels a task
 

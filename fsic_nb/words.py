@@ -114,7 +114,7 @@ def _keep_first(words, vectors):
     return list(first), vectors[list(first.values())]
 
 def _cut_off(path, v, n):
-    return FsicError(f'{path}: its header promises {v:,} words but only {n:,} are there; '
+    return FsicError(f'{path}: its header says {v:,} words but only {n:,} are there; '
                      'restore the file.')
 
 # %% ../nbs/03_words.ipynb #b0b6a5fc
@@ -252,9 +252,9 @@ def suggest(
     rank = {w: i for i, w in enumerate(words.index_to_key[:top])}
     pairs = []
     for i in range(3, len(word)-2):
-        a, b = word[:i], word[i:]
-        rarest = max(rank.get(a, top), rank.get(b, top))
-        if rarest<top/2: pairs.append((rarest, f'{a} {b}'))
+        halves = word[:i], word[i:]
+        rarest = max(rank.get(h, top) for h in halves)
+        if rarest<top/2: pairs.append((rarest, ' '.join(halves)))
     def likeness(w):   # of two words that are equally similar, the more frequent one
         ratio = difflib.SequenceMatcher(None, w, word).ratio()
         return ratio-.06*np.log10(10+rank[w])
@@ -281,7 +281,8 @@ def label_vectors(
 )->Float[np.ndarray, "N W"]: # word vectors g, float32
     "Average the vectors of each label's tokens (paper, step 1)."
     if not names: return np.zeros((0, words.vector_size), np.float32)
-    means, bad = [], []
+    means = []
+    bad = []
     for name in names:
         found = {t: _vector(words, t) for t in tokens(name)}
         unknown = [t for t, v in found.items() if v is None]

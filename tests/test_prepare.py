@@ -185,7 +185,7 @@ def lines(f): return f.read_text(encoding='utf-8').splitlines()
 @pytest.mark.parametrize('change, says', [
     (lambda l: l[:-1], 'm.jsonl: is not complete (2 images)'), (lambda l: [], 'is not complete (0'), (lambda l: l[1:], 'm.jsonl, line 1: manifest is missing'),
     (lambda l: [*l[:-1], l[-1][:30]], 'm.jsonl, line 4: not valid JSON'), (lambda l: [*l[:-1], '[]'], 'm.jsonl, line 4: path is missing'),
-    (lambda l: [l[0], l[1], l[1], l[3]], 'a.jpg is there 2 times'), (lambda l: [l[0].replace('"a"', '"A"'), *l[1:]], "line 2: label 'a' is not among the names"),
+    (lambda l: [l[0], l[1], l[1], l[3]], '2 times in paths'), (lambda l: [l[0].replace('"a"', '"A"'), *l[1:]], "line 2: label 'a' is not among the names"),
     (lambda l: [l[0], l[1].replace('a.jpg', '../a.jpg'), *l[2:]], "line 2: file name '../a.jpg' leads out"), (lambda l: [l[0], l[1].replace('a.jpg', '/a.jpg'), *l[2:]], 'leads out')])
 def test_a_spoilt_manifest_names_the_line(tmp_path, change, says):
     f = tmp_path/'m.jsonl'
