@@ -301,7 +301,7 @@ class Scene(NamedTuple):
 
 def scene(
     recipe:Recipe, # of the set
-    i:int, # number of the scene
+    i:int|np.integer, # number of the scene
 )->Scene: # the same for the same arguments
     "Compose scene `i` of a set."
     task = int(np.searchsorted(recipe.starts, i, side='right'))-1
@@ -495,7 +495,7 @@ QUICK = dict(tasks=(4, 1, 2), per_task=(91, 203, 203))
 # %% ../nbs/02_scenes.ipynb #5ad5422f
 @patch
 def masks(self:SceneSet,
-    i:int, # number of the image
+    i:int|np.integer, # number of the image
 )->dict: # label name -> bool (size, size)
     "Return the visible pixels of every label of one image."
     k = slice(self.first[i], self.first[i+1])

@@ -102,6 +102,17 @@ def test_line_of_damage_is_named(tmp_path):
     with pytest.raises(FsicError, match=r"v.txt, line 24681: expected a word and 3 numbers, found 'w24680x 1 2'"): load_words(tmp_path/'v.txt')
 
 
+def test_a_number_that_is_none_is_named(tmp_path):
+    (tmp_path/'v.txt').write_text('cat 1 2 3\nowl 1 2 x\n')
+    with pytest.raises(FsicError, match=r"v.txt, line 2: expected a word and 3 numbers, found 'owl 1 2 x'"): load_words(tmp_path/'v.txt')
+
+
+@pytest.mark.parametrize('kind', ['glove', 'word2vec', 'binary'])
+def test_of_a_word_that_appears_twice_the_first_vector_counts(tmp_path, kind):
+    kv = load_words(write(tmp_path/'v', kind, ['cat', 'owl', 'cat'], np.float32([[1.5, 2], [3, 4], [5, 6]])))
+    assert kv.index_to_key==['cat', 'owl'] and kv['cat'].tolist()==[1.5, 2] and len(kv.vectors)==2
+
+
 @pytest.mark.parametrize('data,says', [
     (b'', 'neither GloVe nor word2vec'), (b'hello\n', 'neither GloVe nor word2vec'), (b'PK\x03\x04', 'an archive'),
     (b'\x80\x04\x95', 'a pickle'), (b'3 2\ncat 1 2\n', 'only 1 are there'), (b'cat 1 nan\n', 'not finite'),
