@@ -12,8 +12,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
-from .core import FsicError, read_json
-from .data import ImageSet, nearest, _text, read_voc, check_files
+from .core import read_text, FsicError, read_json
+from .data import ImageSet, check_files
+from .core import nearest
+from .voc import read_voc
 
 # %% ../nbs/01b_readers.ipynb #1669a064
 _LEADS_OUT = re.compile(r'^$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0]')
@@ -208,7 +210,7 @@ def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths, bool (n,)
     `seen` has the names and Flickr numbers of the lists before."""
     paths = []
     first = []
-    for i, line in enumerate(_text(path).rstrip().split('\n'), 1):
+    for i, line in enumerate(read_text(path).rstrip().split('\n'), 1):
         name = line.strip().replace('\\', '/')
         where = f'{path}, line {i}'
         if name in seen:
@@ -225,7 +227,7 @@ def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths, bool (n,)
 def _check_concepts(path:Path):
     "Compare Concepts81.txt, if it exists, with the labels known here."
     if not path.is_file(): return
-    if other := set(_text(path).split())^set(NUSWIDE_NAMES):
+    if other := set(read_text(path).split())^set(NUSWIDE_NAMES):
         raise FsicError(f'{path}: differs from the 81 concepts in {", ".join(sorted(other)[:5])}; '
                         'restore the official file.')
 
@@ -277,7 +279,7 @@ def _label_map(path:Path)->dict: # label id -> name
         d = read_json(path)
         pairs = list(d.items()) if isinstance(d, dict) else []
     else:
-        rows = csv.DictReader(_text(path).splitlines())
+        rows = csv.DictReader(read_text(path).splitlines())
         pairs = [(r.get('labelId'), r.get('labelName')) for r in rows]
     def good(k, v): return isinstance(v, str) and v and re.fullmatch('[0-9]+', str(k))
     if not pairs or not all(good(k, v) for k, v in pairs):
