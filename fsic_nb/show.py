@@ -175,9 +175,9 @@ def _outline(keep, size=224)->list: # segments ((x, y), (x, y)) in pixels of the
     return segs
 
 def _fade(pixels, keep):
-    "Make an image grey, and dim what is outside the chosen places (None: nothing is)."
+    "Make an image grey and pale, or grey and dim only outside the chosen places."
     grey = np.repeat((pixels@[.299, .587, .114])[..., None], 3, -1)
-    if keep is None: return grey.astype(np.uint8)
+    if keep is None: return (.55*grey+100).astype(np.uint8)         # heat shows on light grey
     y, x = (np.arange(n)*k//n for n, k in zip(pixels.shape, keep.shape))    # place of each pixel
     kept = keep[y][:, x, None]
     return np.where(kept, pixels, .6*grey+40).astype(np.uint8)
