@@ -68,7 +68,7 @@ def _column(path:Path, d:dict, kind:str, key:str, t:type)->list:
 def _once(path:Path, kind:str, ids:list):
     "Raise if an id is there twice."
     for i, n in Counter(ids).most_common(1):
-        if n>1: raise FsicError(f'{path}, {kind}: id {i} is there {n} times; keep it once.')
+        if n>1: raise FsicError(f'{path}, {kind}: id {i} appears {n} times; keep it once.')
 
 # %% ../nbs/01b_readers.ipynb #9cc70cb3
 def _coco_records(path:Path)->dict:

@@ -25,8 +25,8 @@ FINE = {'plain.jpg': JPEG, 'cmyk.jpg': encoded(PLAIN.convert('CMYK')), 'grey.jpg
         'animated.gif': encoded(PLAIN, 'gif', save_all=True, append_images=[Image.new('RGB', PLAIN.size, 'red')]*2),
         'animated.webp': encoded(PLAIN, 'webp', save_all=True, append_images=[Image.new('RGB', PLAIN.size, 'red')], lossless=True),
         'turned.jpg': encoded(PLAIN.rotate(90, expand=True), exif=exif(6)), 'wrong suffix.png': JPEG[:-2]+b'\xff\xd9', 'Größe, 日本 «x».jpg': encoded(PLAIN, quality=50)}
-BROKEN = {'zero.jpg': (b'', 'the file is empty'), 'cut.jpg': (JPEG[:-60], 'truncated'), 'head.jpg': (JPEG[:20], 'cannot be read as a picture'),
-          'page.jpg': (b'<html>404</html>', 'no picture format'), 'cut.png': (encoded(PLAIN, 'png')[:60], 'cannot be read as a picture'),
+BROKEN = {'zero.jpg': (b'', 'the file is empty'), 'cut.jpg': (JPEG[:-60], 'truncated'), 'head.jpg': (JPEG[:20], 'cannot be read as an image'),
+          'page.jpg': (b'<html>404</html>', 'no image format'), 'cut.png': (encoded(PLAIN, 'png')[:60], 'cannot be read as an image'),
           'floats.tif': (encoded(Image.fromarray(np.ones((4, 4), np.float32)), 'tiff'), 'floating-point'), 'gone.jpg': (None, 'No such file')}
 
 def write(folder, some):
@@ -72,7 +72,7 @@ def test_damaged_exif_is_a_sentence_too():
     import struct
     b = encoded(PLAIN, exif=exif(6))
     with replaced('PIL.ImageOps.exif_transpose', side_effect=struct.error('required argument is not an integer')):
-        with pytest.raises(FsicError, match=r'x: cannot be read as a picture \(required argument'): open_rgb(b, name='x')
+        with pytest.raises(FsicError, match=r'x: cannot be read as an image \(required argument'): open_rgb(b, name='x')
 
 
 # --- many --------------------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def lines(f): return f.read_text(encoding='utf-8').splitlines()
 @pytest.mark.parametrize('change, says', [
     (lambda l: l[:-1], 'm.jsonl: is not complete (2 pictures)'), (lambda l: [], 'is not complete (0'), (lambda l: l[1:], 'm.jsonl, line 1: manifest is missing'),
     (lambda l: [*l[:-1], l[-1][:30]], 'm.jsonl, line 4: not valid JSON'), (lambda l: [*l[:-1], '[]'], 'm.jsonl, line 4: path is missing'),
-    (lambda l: [l[0], l[1], l[1], l[3]], 'a.jpg is there 2 times'), (lambda l: [l[0].replace('"a"', '"A"'), *l[1:]], "line 2: label 'a' is not among the names"),
+    (lambda l: [l[0], l[1], l[1], l[3]], 'a.jpg appears 2 times'), (lambda l: [l[0].replace('"a"', '"A"'), *l[1:]], "line 2: label 'a' is not among the names"),
     (lambda l: [l[0], l[1].replace('a.jpg', '../a.jpg'), *l[2:]], "line 2: file name '../a.jpg' leads out"), (lambda l: [l[0], l[1].replace('a.jpg', '/a.jpg'), *l[2:]], 'leads out')])
 def test_a_spoilt_manifest_names_the_line(tmp_path, change, says):
     f = tmp_path/'m.jsonl'

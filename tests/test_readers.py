@@ -77,14 +77,14 @@ def coco_image(f): return dict(images=[dict(id=42, file_name=f), *COCO['images']
     (dict(images=[3]), 'images[0]: expected id, int'),
     (dict(images=[dict(id=42)]), 'images[0]: expected file_name, str'),
     (dict(images=[dict(id=True, file_name='x')]), 'images[0]: expected id, int'),
-    (dict(images=COCO['images']*2), 'images: id 42 is there 2 times'),
-    (dict(categories=COCO['categories']*2), 'categories: id 18 is there 2 times'),
-    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), 'dog is there 3 times in names'),
+    (dict(images=COCO['images']*2), 'images: id 42 appears 2 times'),
+    (dict(categories=COCO['categories']*2), 'categories: id 18 appears 2 times'),
+    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), 'dog appears 3 times in names'),
     (dict(annotations=[dict(id=5, image_id=1, category_id=1)]), 'annotations[0]: image_id 1 is not among images'),
     (dict(annotations=[dict(id=5, image_id=42, category_id=2)]), 'annotations[0]: category_id 2 is not among categories'),
     (dict(annotations=[dict(id=5, image_id=42)]), 'annotations[0]: expected category_id, int'),
     (dict(annotations=[dict(image_id=42, category_id=1)]), 'annotations[0]: expected id, int'),
-    (dict(annotations=[dict(id=5, image_id=42, category_id=1)]*2), 'annotations: id 5 is there 2 times'),
+    (dict(annotations=[dict(id=5, image_id=42, category_id=1)]*2), 'annotations: id 5 appears 2 times'),
     (dict(annotations=['x']), 'annotations[0]: expected id, int'),
     *((coco_image(f), f'image 42: file name {f!r} leads out of') for f in ('../annotations/instances_mini.json', '/etc/hostname', 'a/../../b', '..\\b', 'C:b', '')),
     (coco_image('.'), 'image 42: '), (coco_image('gone.jpg'), 'gone.jpg is missing')])
@@ -256,7 +256,7 @@ def test_imaterialist_names(tmp_path):
     for text in ('id,name\n1,a\n', 'labelId,labelName\n1\n', 'labelId,labelName\n1,\n', 'labelId,labelName\nx,a\n', ''):
         (tmp_path/'map.csv').write_text(text)
         with pytest.raises(FsicError, match='map.csv: expected columns'): read_imaterialist(tmp_path, tmp_path/'map.csv')
-    for text, says in (('1,a\n1,b\n', 'labels: id 1 is there 2 times'), ('228,a\n2,a\n', 'a is there 2 times in names')):
+    for text, says in (('1,a\n1,b\n', 'labels: id 1 appears 2 times'), ('228,a\n2,a\n', 'a appears 2 times in names')):
         (tmp_path/'map.csv').write_text('labelId,labelName\n'+text)
         with pytest.raises(FsicError, match=says): read_imaterialist(tmp_path, tmp_path/'map.csv')
 
@@ -264,7 +264,7 @@ def note(*labels, i='1'): return dict(annotations=[dict(imageId=i, labelId=list(
 @pytest.mark.parametrize('change, says', [
     (note('229'), 'train.json, annotations[0]: image 1 has label id 229, known are the 3 from 1 to 214'), (note('0'), 'has label id 0'), (note('-1'), 'has label id -1'),
     (note(1.5), 'has label id 1.5'), (note('1', i='9'), 'annotations[0]: image 9 is not among images'), (note('1', i='../1'), 'annotations[0]: expected an imageId, a number'),
-    (dict(annotations=note('1')['annotations']*2), 'train.json, annotations: id 1 is there 2 times'), (dict(images=[dict(imageId='1')]*3), 'images: id 1 is there 3 times'),
+    (dict(annotations=note('1')['annotations']*2), 'train.json, annotations: id 1 appears 2 times'), (dict(images=[dict(imageId='1')]*3), 'images: id 1 appears 3 times'),
     (dict(annotations=[dict(imageId='1')]), 'annotations[0]: image 1 has no list labelId'), (dict(images=[5]), 'images[0]: expected an imageId'),
     (dict(images=None), 'no list is called images'), (dict(annotations=[]), 'imaterialist: no image carries a label')])
 def test_a_spoilt_imaterialist_file_names_the_record(tmp_path, change, says):
