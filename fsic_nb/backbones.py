@@ -22,8 +22,8 @@ from .pictures import open_rgb
 # %% ../nbs/04_backbones.ipynb #c8c8c099
 def place_boxes(
     grid:tuple, # (rows, columns) of places
-    width:float, # of the image, in pixels
-    height:float, # of the image, in pixels
+    width:float|int, # of the image, in pixels
+    height:float|int, # of the image, in pixels
 )->Float[np.ndarray, "L 4"]: # left, top, right, bottom in pixels
     "Compute the part of the image that every place stands for."
     h, w = grid
@@ -280,7 +280,7 @@ def has_bf16(
 def pick_precision(
     bb:Backbone, # it is asked for features of a few coloured clouds
     n:int=4, # images in the batch that is timed
-    least:float=1.2, # how much faster bf16 must be
+    least:float|int=1.2, # how much faster bf16 must be
 )->str: # 'fp32' or 'bf16'
     "Pick bf16 where a small batch is `least` times as fast and mean features keep cosine .999."
     if not has_bf16(bb.device): return 'fp32'

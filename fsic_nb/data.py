@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from fastcore.basics import patch
-from jaxtyping import Bool, Int
+from fastcore.basics import patch, patch_to
+from jaxtyping import Bool, Int, Shaped
 from .core import FsicError, fingerprint, nearest, read_json, write_json
 
 # %% ../nbs/01_data.ipynb #bb60ceab
@@ -21,7 +21,7 @@ class ImageSet:
     "Hold paths, label names and the table that says which image carries which label."
     paths:list # image files, each once
     names:list # N label names, each once
-    labels:Bool[np.ndarray, "n N"] # does an image carry a label? made from anything of 0 and 1
+    labels:Shaped[np.ndarray, "n N"]|list # bool and read-only, made from anything of 0 and 1
     name:str # what the data set is called in results
     info:dict = field(default_factory=dict) # how it was made, for the record
 
@@ -149,8 +149,8 @@ def to_json(self:LabelSplit,
     parts = {p: self.tasks(p) for p in PARTS}
     write_json(path, dict(name=self.name, source=self.source, hash=self.fingerprint(), **parts))
 
-@patch(cls_method=True)
-def from_json(cls:LabelSplit,
+@patch_to(LabelSplit, cls_method=True)
+def from_json(cls,
     path:str|Path, # a file that `to_json` wrote, or of the same form
 )->LabelSplit:
     "Read a split; whatever is wrong is an error that names the file."

@@ -499,8 +499,9 @@ def test_home_is_the_default(tiny, pictures, tmp_path, monkeypatch):
 
 
 def test_precision_is_measured():
-    class Pretended:
-        size,device = 8,'cpu'
+    class Pretended(B.Backbone):
+        size, device = 8, 'cpu'
+        def __init__(self): pass
         def __call__(self, x, p='fp32'): time.sleep(.005 if p=='bf16' else .02); return torch.ones(4, 49, 8)
     native = B.has_bf16
     try:
