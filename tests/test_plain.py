@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest, torch
 from execnb.nbio import read_nb
-from fsic_nb.embed import Features, Support
+from fsic_nb.support import Features, Support
 from fsic_nb.lcm import keep_literal, keep_share, keep_signed, lcm_scores, leave_one_out, normalise_rho
 from fsic_nb.model import PaperConfig, PaperModel
 from fsic_nb.plain import (draw_weights, iterate_lcm, keep_features, leave_each_out, plain, score_all, select_features,
