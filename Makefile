@@ -2,7 +2,10 @@
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 DEMO_ARGS ?=
-BIN := .venv/bin
+# where the environment is; another place with `make test VENV=/a/new/folder`
+VENV ?= .venv
+override VENV := $(or $(VENV:~/%=$(HOME)/%),.venv)
+BIN := $(VENV)/bin
 # two workers with one thread each; no progress bars in logs
 QUIET := OMP_NUM_THREADS=1 FSIC_PROGRESS=0 MPLBACKEND=Agg
 
@@ -11,38 +14,40 @@ QUIET := OMP_NUM_THREADS=1 FSIC_PROGRESS=0 MPLBACKEND=Agg
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  With VENV=/a/new/folder the environment is made there; one that was not made here is left as it is."
 
 python:
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or name it: make demo PYTHON=/path/to/python3.11"; exit 1; }
 
 demo: python ## learn, score unseen labels, show the places used; DEMO_ARGS="--quick" takes a minute
-	@$(PYTHON) tools/setup_env.py demo
-	$(BIN)/fsic_demo $(DEMO_ARGS)
+	@$(PYTHON) tools/setup_env.py demo "$(VENV)"
+	"$(BIN)/fsic_demo" $(DEMO_ARGS)
 
 test: python ## clean and exported notebooks, every notebook run, then pytest
-	@$(PYTHON) tools/setup_env.py dev
-	$(BIN)/python tools/notebooks.py check
-	$(QUIET) $(BIN)/nbdev_test --n_workers 2
-	$(QUIET) $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 900
+	@$(PYTHON) tools/setup_env.py dev "$(VENV)"
+	"$(BIN)/python" tools/notebooks.py check
+	$(QUIET) "$(BIN)/nbdev_test" --n_workers 2
+	$(QUIET) "$(BIN)/python" -m pytest -n 2 --dist worksteal --timeout 900
 
 lab: python ## JupyterLab on the notebooks
-	@$(PYTHON) tools/setup_env.py dev
-	$(BIN)/jupyter lab --notebook-dir nbs
+	@$(PYTHON) tools/setup_env.py dev "$(VENV)"
+	"$(BIN)/jupyter" lab --notebook-dir nbs
 
 export: python ## write the library from the notebooks
-	@$(PYTHON) tools/setup_env.py dev
-	$(BIN)/nbdev_clean
-	$(BIN)/nbdev_export
+	@$(PYTHON) tools/setup_env.py dev "$(VENV)"
+	"$(BIN)/nbdev_clean"
+	"$(BIN)/nbdev_export"
 
 notebooks: export ## run every notebook, save the outputs, write README.md
-	$(BIN)/python tools/notebooks.py run
-	$(BIN)/python tools/notebooks.py readme
+	"$(BIN)/python" tools/notebooks.py run
+	"$(BIN)/python" tools/notebooks.py readme
 
 docs: python ## the documentation site in _site/html, from the saved outputs, without a network
-	@$(PYTHON) tools/setup_env.py dev
-	$(BIN)/python tools/build_docs.py
+	@$(PYTHON) tools/setup_env.py dev "$(VENV)"
+	"$(BIN)/python" tools/build_docs.py
 
-clean: ## remove .venv, builds and the caches of tools; your results and fsic_nb's own caches stay
-	rm -rf .venv build dist _site _docs _proc *.egg-info .pytest_cache .hypothesis
-	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+clean: python ## remove .venv if it was made here, builds and the caches of tools; your results and fsic_nb's own caches stay
+	@$(PYTHON) tools/setup_env.py clean "$(VENV)"
+	rm -rf build dist _site _docs _proc *.egg-info .pytest_cache .hypothesis __pycache__ .ipynb_checkpoints
+	find fsic_nb nbs tests tools -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 	@echo "Kept: scenes, features and weights in $${FSIC_HOME:-fsic_nb in your cache folder (or where FSIC_HOME pointed)}; delete that folder yourself to have them made again."

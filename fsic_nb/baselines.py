@@ -14,9 +14,10 @@ from torch import nn, Tensor
 import torch.nn.functional as F
 from fastcore.basics import patch
 from .core import FsicError
-from .embed import Features, Support
-from .model import Configuration
-from .prototypes import gather_rows, mean_prototypes, positives, simpleshot
+from .support import Features, Support
+from .support import Configuration
+from .prototypes import gather_rows, positives
+from .support import mean_prototypes, simpleshot
 from .refine import solve_spd
 
 # %% ../nbs/23_baselines.ipynb #aaf8c638

@@ -527,7 +527,9 @@ def subjects(b:Bench)->tuple: # ImageSet, LabelSplit, FeatureStore, words, centr
     "Data and models of the whole evaluation."
     import torch
     if not b.quick:
-        from fsic_nb.cli import prepare, train_mean, fit
+        from fsic_nb.experiment import prepare
+        from fsic_nb.cli import train_mean
+        from fsic_nb.recipes import fit
         quiet = lambda line: None
         images,split,store,g,_ = prepare('scenes', say=quiet)
         refined,paper = (fit(m, 'scenes', images, split, store, g, say=quiet) for m in ('refined', 'paper'))
@@ -546,7 +548,7 @@ def fresh_models(
     "Models with their first weights, for speed alone."
     import torch
     from fsic_nb.model import PaperConfig
-    from fsic_nb.refine import RefinedConfig
+    from fsic_nb.refined import RefinedConfig
     torch.manual_seed(0)
     return tuple(c.build().eval() for c in (RefinedConfig(channels, word_dim, dim=dim), PaperConfig(channels, word_dim, dim=dim)))
 
@@ -566,7 +568,7 @@ def evaluation(b:Bench):
     from fsic_nb.episodes import Episodes
     from fsic_nb.evaluate import evaluate
     from fsic_nb.features import FeatureStore
-    from fsic_nb.prototypes import simpleshot
+    from fsic_nb.support import simpleshot
     images,split,store,g,centre,refined,paper = subjects(b)
     eps,exact = Episodes(images, split, 'test', shots=1),with_lcm(paper, lcm='exact', keep='share')
     steps = paper.cfg.lcm_steps if not b.quick else 20
@@ -612,7 +614,7 @@ def accuracy_on(
     "Accuracy of our ML-ProtoNet on given episodes."
     import torch
     from fsic_nb.baselines import protonet
-    from fsic_nb.embed import Features, Support
+    from fsic_nb.support import Features, Support
     right = []
     for ids in batches:
         ids = np.reshape(ids, (ways, -1))
@@ -739,7 +741,7 @@ def unbatched_step(
     eps,   # list of `Episode`s
 ):
     "One step, episode after episode."
-    from fsic_nb.train import load_episodes
+    from fsic_nb.support import load_episodes
     model.train(); opt.zero_grad()
     for ep in eps: (model.loss(*load_episodes(store, g, [ep]))/len(eps)).backward()
     opt.step()
@@ -749,7 +751,8 @@ def training(b:Bench):
     "A meta-training step on cached features: batched over episodes against one by one."
     import copy, torch
     from fsic_nb.episodes import Episodes
-    from fsic_nb.train import load_episodes, train_step
+    from fsic_nb.support import load_episodes
+    from fsic_nb.train import train_step
     images,split,store,g,_,refined,paper = subjects(b)
     kind,E = Episodes(images, split, b.size('train', 'test'), shots=1),b.size(16, 2)
     every = len(kind.pools)                                  # episodes take their tasks in turn
@@ -791,7 +794,7 @@ def rate_of(
 def scaling_curves(b:Bench):
     "Episodes a second of three methods over ways, shots and places."
     from fsic_nb.episodes import Episodes
-    from fsic_nb.prototypes import simpleshot
+    from fsic_nb.support import simpleshot
     C,dim = b.size((1280, 512), (16, 16))
     curves = b.size([('ways', (5, 10, 20, 40, 80)), ('shots', (1, 2, 5, 10, 20)), ('places', (49, 100, 196, 400, 784))],
                     [('ways', (3, 4)), ('shots', (1, 2)), ('places', (4, 9))])
@@ -862,7 +865,7 @@ def score_apart(
     from fsic_nb.episodes import Episodes
     from fsic_nb.evaluate import evaluate
     from fsic_nb.features import FeatureStore
-    from fsic_nb.prototypes import simpleshot
+    from fsic_nb.support import simpleshot
     images,split,g = world_of(made_labels(n, labels, .01))
     start = time.perf_counter()
     store = FeatureStore(folder)
@@ -973,7 +976,7 @@ def measure(
 )->dict: # machine, quick, repeats, records, startup, and with `scaling` curves and large_store
     "Everything `fsic_bench` does."
     from unittest.mock import patch
-    from fsic_nb.cli import check_out
+    from fsic_nb.core import check_out
     if repeats<1: raise FsicError(f'--repeats {repeats}: expected 1 or more; 5 or more for figures to be quoted.')
     names,out = chosen_stages(stages),out and Path(out).expanduser()
     if out: check_out(out)

@@ -1,5 +1,5 @@
-"What every test shares: a quiet environment, real photos and a browser where there are any."
-import os, sys
+"What every test shares: a quiet environment, the installed wheel, real photos and a browser where there are any."
+import os, shutil, subprocess, sys, sysconfig
 from pathlib import Path
 
 # before anything imports numpy, torch or matplotlib
@@ -10,6 +10,51 @@ import pytest
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'tools'))
+
+
+def call(*args, env=None, **kwargs):
+    "Run a command that does not see the repository; its output as text, its exit code."
+    # what `make test` and a shell export would lead commands and nested makes back here
+    outside = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'MAKEFLAGS', 'MAKELEVEL', 'MFLAGS')}
+    p = subprocess.run([str(a) for a in args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                       env={**outside, **(env or {})}, **kwargs)
+    return p.stdout, p.returncode
+
+
+def copy_of_sources(folder:Path)->Path:
+    "The repository's sources in `folder`: builds leave nothing here, and nothing stale gets into them."
+    for p in root.iterdir():
+        if p.is_file() and p.suffix!='.log': shutil.copy(p, folder)
+    for name in ('fsic_nb', 'nbs', 'tests', 'tools', 'data/configs', 'data/splits'):
+        shutil.copytree(root/name, folder/name, ignore=shutil.ignore_patterns('__pycache__'))
+    (folder/'data'/'configs'/'big.jpg').write_text('not for the wheel')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory)->Path:
+    "The wheel that is built from the source archive, which lies beside it."
+    copy = copy_of_sources(tmp_path_factory.mktemp('source'))
+    out, code = call(sys.executable, '-m', 'build', '--no-isolation', '--outdir', copy/'dist', copy)
+    assert code==0, out
+    return next((copy/'dist').glob('*.whl'))
+
+
+@pytest.fixture(scope='session')
+def bare(wheel, tmp_path_factory)->Path:
+    "The Python of a new environment: this wheel and current fastcore; torch and the like are borrowed from the running one."
+    import setup_env
+    folder = tmp_path_factory.mktemp('bare')
+    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
+    python = folder/('Scripts' if os.name=='nt' else 'bin')/'python'
+    for what in (['fastcore>=2'], [wheel]):
+        out, code = call(python, '-m', 'pip', 'install', '--no-deps', *what)
+        if code and 'index cannot be reached' in setup_env.reason(out): pytest.skip('the package index cannot be reached')
+        assert code==0, out
+    site, _ = call(python, '-c', "import sysconfig; print(sysconfig.get_path('purelib'))")
+    # a .pth line is appended to sys.path: what the bare environment has itself comes first
+    Path(site.strip(), 'borrowed.pth').write_text(sysconfig.get_path('purelib'))
+    return python
 
 
 @pytest.fixture(scope='session')

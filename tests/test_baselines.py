@@ -5,10 +5,10 @@ from hypothesis import given, settings, strategies as st
 from sklearn.neighbors import NearestNeighbors
 from fsic_nb.baselines import TRAINING_FREE, LasoConfig, RelationConfig, relative_scores, bcr, graph, labelprop, localknn, matching, oracle, protonet
 from fsic_nb.core import FsicError
-from fsic_nb.embed import Features, Support
-from fsic_nb.model import Configuration
-from fsic_nb.prototypes import simpleshot
-from fsic_nb.train import load_model, save_model
+from fsic_nb.support import Features, Support
+from fsic_nb.support import Configuration
+from fsic_nb.support import simpleshot
+from fsic_nb.runs import load_model, save_model
 
 C,L,W = 6,9,5
 CENTRE = torch.linspace(-.2, .3, C)

@@ -28,7 +28,7 @@ def run(cache, tmp_path_factory):
 @pytest.fixture(scope='module')
 def quick(cache):
     "Quick scenes as `prepare` gives them."
-    from fsic_nb.cli import prepare
+    from fsic_nb.experiment import prepare
     return prepare('scenes', quick=True, say=silent)
 
 def command(name, *args, **kw): return fsic_demo(*args, home=os.environ.get('FSIC_HOME', 'nowhere'), command=BIN/f'fsic_{name}', **kw)
@@ -54,12 +54,12 @@ def test_train_and_evaluate(run, cache, tmp_path):
     assert [(r.get('run'), r.get('seen')) for r in rows[:4]]==[(None, None)]*3+[(str(run), 0)]
     assert all(r['baseline']=='simpleshot' and 0<r['map']<100 for r in rows) and rows[0]['diff']==0
     assert 'LaSO' in p.stdout and '5-shot mAP' in p.stdout
-    from fsic_nb.cli import compare
+    from fsic_nb.studies import compare
     compare([run], ['protonet', 'oracle'], shots=[1, 5], episodes=3, out=tmp_path/'b.json', quick=True, say=silent)
     assert numbers(tmp_path/'b.json')==numbers(tmp_path/'a'/'r.json')
 
 def test_a_finished_run_is_not_trained_again(run, cache):
-    from fsic_nb.cli import learn
+    from fsic_nb.studies import learn
     before,lines = (run/'best'/'weights.safetensors').read_bytes(),[]
     learn('laso', out=run, quick=True, say=lines.append)
     assert any('laso: 40 steps, cached' in l for l in lines) and (run/'best'/'weights.safetensors').read_bytes()==before
@@ -110,7 +110,7 @@ def change_about(run, **kw): write_json(run/'about.json', {**read_json(run/'abou
 
 def other_channels(run):
     from fsic_nb.baselines import LasoConfig
-    from fsic_nb.train import save_model
+    from fsic_nb.runs import save_model
     save_model(LasoConfig(8).build(), run/'best')
 
 @pytest.mark.parametrize('change,says', [(other_channels, 'was made with channels 8, the features here have 1280'),
@@ -126,7 +126,7 @@ def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
 # --- plans and trainings -----------------------------------------------------------------------------------------------
 
 def test_every_method_has_a_plan(quick):
-    from fsic_nb.cli import RECIPES, make_plan, run_folder
+    from fsic_nb.recipes import RECIPES, make_plan, run_folder
     args = *quick[:4],0,True
     plans = {m: make_plan(m, 'scenes', *args, say=silent) for m in RECIPES}
     assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: [1, 5] if m=='refined' else [1] for m in RECIPES}
@@ -136,8 +136,8 @@ def test_every_method_has_a_plan(quick):
 
 def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
     import torch
-    from fsic_nb.cli import fit
-    from fsic_nb.refine import RefinedConfig
+    from fsic_nb.recipes import fit
+    from fsic_nb.refined import RefinedConfig
     from fsic_nb.train import Schedule
     images,split,store,g,_ = quick
     kw = dict(quick=True, say=silent, cfg=RefinedConfig(store.channels, g.shape[1], dim=16), schedule=Schedule(steps=2, lr=1e-3, warmup=1))
@@ -149,7 +149,7 @@ def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
     assert same(a, b) and same(b, c) and not same(c, d) and lines==['training  refined: 2 steps, cached']
 
 def test_without_validation_labels_the_last_weights_are_kept(quick, tmp_path):
-    from fsic_nb.cli import fit
+    from fsic_nb.recipes import fit
     from fsic_nb.data import LabelSplit
     from fsic_nb.train import Schedule
     images,split,store,g,_ = quick
@@ -159,9 +159,9 @@ def test_without_validation_labels_the_last_weights_are_kept(quick, tmp_path):
 
 def test_methods_by_name(quick):
     from fsic_nb.baselines import TRAINING_FREE
-    from fsic_nb.cli import build_methods
+    from fsic_nb.recipes import build_methods
     from fsic_nb.episodes import Episodes
-    from fsic_nb.train import load_episodes
+    from fsic_nb.support import load_episodes
     images,split,store,g,scenes = quick
     support,query,y = load_episodes(store, g, [Episodes(images, split, 'test', 1, 4)[0]])
     models = {'refined': lambda support: 'mine'}
@@ -174,7 +174,7 @@ def test_methods_by_name(quick):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32-1), st.integers(2, 9), st.integers(10, 120), st.sampled_from([.05, .2, .5]), st.integers(1, 5))
 def test_coco_episodes_can_be_drawn_or_it_is_said(seed, labels, n, density, shots):
-    from fsic_nb.cli import coco_episodes
+    from fsic_nb.experiment import coco_episodes
     from fsic_nb.data import ImageSet
     y = np.random.default_rng(seed).random((n, labels))<density
     images = ImageSet([f'{i}.jpg' for i in range(n)], [f'c{c}' for c in range(labels)], y, 'made')
@@ -204,7 +204,7 @@ def write_coco(root):
     return root
 
 def test_evaluate_on_coco(run, tmp_path):
-    from fsic_nb.cli import compare
+    from fsic_nb.studies import compare
     lines,root = [],write_coco(tmp_path/'coco')
     change_about(shutil.copytree(run, tmp_path/'laso'), train=['tv', 'apple'], val=['dog'])
     rows = compare([tmp_path/'laso'], ['bcr', 'laso'], 'coco', root, [1, 5], 3, 0, tmp_path/'r.json', True, lines.append)
@@ -233,7 +233,7 @@ def test_train_and_evaluate_on_photographs(photos, cache, tmp_path):
     p = command('train', '--method', 'refined', '--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'run')
     assert p.returncode==0, p.stderr
     assert read_json(tmp_path/'run'/'best'/'config.json')['classes']==1000
-    from fsic_nb.cli import compare
+    from fsic_nb.studies import compare
     rows = compare([tmp_path/'run'], data='voc', root=root, shots=[1], episodes=3, out=tmp_path/'r.json', say=silent)
     assert [r['method'] for r in rows]==['simpleshot', 'refined'] and all(r['map']>45 for r in rows)
 

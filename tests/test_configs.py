@@ -9,7 +9,8 @@ from PIL import Image
 from torch import nn
 
 from fsic_nb import configs
-from fsic_nb.configs import (CELLS, Cell, dry_run, footprint, count_labels, memory, passes, read_cell, say_cost, to_cell, to_toml)
+from fsic_nb.configs import CELLS, Cell, read_cell, to_cell, to_toml
+from fsic_nb.costs import dry_run, footprint, count_labels, memory, passes, say_cost
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.train import PAPER_SCHEDULE, Schedule
@@ -178,10 +179,10 @@ def test_a_fine_tuned_cell_from_its_file_to_its_number(run, tree):
 
 def test_scored_again_the_network_of_the_run_makes_the_features(run, tree, monkeypatch):
     from fsic_nb import features
-    from fsic_nb.cli import compare
+    from fsic_nb.studies import compare
     from fsic_nb.finetune import ImageLoader
     from fsic_nb.readers import read
-    from fsic_nb.train import load_model
+    from fsic_nb.runs import load_model
     asked,extract = [],features.extract
     monkeypatch.setattr(features, 'extract', lambda images, bb: asked.append(bb) or extract(images, bb))
     rows = compare([run], [], 'coco', str(tree), [1], 3, out=tree.parent/'asked.json', say=silent)
@@ -191,7 +192,7 @@ def test_scored_again_the_network_of_the_run_makes_the_features(run, tree, monke
     with torch.no_grad(): assert torch.allclose(asked[0](x), model.backbone(x), atol=1e-4)
 
 def test_the_same_command_again_trains_nothing_and_another_cell_is_refused(run, tree):
-    from fsic_nb.cli import run_cell
+    from fsic_nb.studies import run_cell
     before,rows = (run/'best'/'weights.safetensors').read_bytes(),read_json(run/'results.json')
     again = run_cell(tree.parent/'tiny.toml', str(tree), run, say=silent)
     assert (run/'best'/'weights.safetensors').read_bytes()==before and no_clock(again)==no_clock(rows)
@@ -200,7 +201,7 @@ def test_the_same_command_again_trains_nothing_and_another_cell_is_refused(run, 
 
 def test_passes_are_what_the_network_sees(tree, monkeypatch):
     "Pictures forward and backward, counted while it trains."
-    from fsic_nb.cli import tune
+    from fsic_nb.studies import tune
     from fsic_nb.finetune import LocalFeatures
     from fsic_nb.readers import read
     seen,old = {True: 0, False: 0},LocalFeatures.forward
@@ -218,7 +219,7 @@ def test_passes_are_what_the_network_sees(tree, monkeypatch):
         assert 2*15<seen[False]<=rest if validated else seen[False]==rest==(2*15 if most<15 else 0)
 
 def test_a_fine_tuned_run_is_scored_alone(run, tree):
-    from fsic_nb.cli import compare
+    from fsic_nb.studies import compare
     from shutil import copytree
     other = copytree(run, tree.parent/'copy')
     kw = dict(data='coco', root=str(tree), shots=[1], episodes=3, out=tree.parent/'no.json', say=silent)
@@ -246,7 +247,7 @@ def test_a_dry_run_by_the_console_script(tree):
 # --- other data sets -----------------------------------------------------------------------------------------------------
 
 def test_nuswide_and_pictures_of_ones_own_are_scored(tree, tmp_path):
-    from fsic_nb.cli import compare
+    from fsic_nb.studies import compare
     from fsic_nb.protocols import SPLITS
     from test_readers import write_nus
     test = SPLITS['nuswide_65_16'].labels('test')

@@ -2,10 +2,11 @@
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from fsic_nb.baselines import localknn
-from fsic_nb.embed import Features, Cache, Support
+from fsic_nb.support import Features, Support
+from fsic_nb.cache import Cache
 from fsic_nb.model import PaperConfig, PaperModel
-from fsic_nb.prototypes import simpleshot
-from fsic_nb.refine import RefinedConfig
+from fsic_nb.support import simpleshot
+from fsic_nb.refined import RefinedConfig
 
 N_ALL,C_ALL,L,C,W = 30,9,6,8,5
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fsic_nb.baselines import LasoConfig, RelationConfig
-from fsic_nb.cli import AS_COCO
+from fsic_nb.protocols import AS_COCO
 from fsic_nb.core import FsicError, rng
 from fsic_nb.data import ImageSet, LabelSplit
-from fsic_nb.embed import Features, Support
+from fsic_nb.support import Features, Support
 from fsic_nb.episodes import Episodes
 from fsic_nb.backbones import build_network, feature_map
 from fsic_nb.features import extract
@@ -27,8 +27,9 @@ from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, pr
                               norms, episode_stream, call_seeded, shard, tuned_backbone, underscored, keep_statistics)
 from fsic_nb.model import PaperConfig
 from fsic_nb.readers import read
-from fsic_nb.refine import RefinedConfig
-from fsic_nb.train import Schedule, load_model
+from fsic_nb.refined import RefinedConfig
+from fsic_nb.train import Schedule
+from fsic_nb.runs import load_model
 
 root = Path(__file__).resolve().parents[1]
 HEAD = PaperConfig(96, 8, dim=32, heads=4, parts=('gate',))                       # with dropout

@@ -2,10 +2,12 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from fsic_nb.core import FsicError
-from fsic_nb.embed import Features, Support, score
+from fsic_nb.support import Features, Support
+from fsic_nb.embed import score
 from fsic_nb.interact import ChannelGate, CrossInteraction
 from fsic_nb.model import PaperConfig, PaperModel
-from fsic_nb.prototypes import WAGP, mean_prototypes, positives
+from fsic_nb.prototypes import WAGP, positives
+from fsic_nb.support import mean_prototypes
 
 C,W,D,L = 6,10,16,9
 SWITCHES = [dict(prototype='wagp'), dict(), dict(parts=()), dict(parts=('conv', 'gate')), dict(lcm='none'),

@@ -10,8 +10,10 @@ from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, filter_counts, 
 from fsic_nb.voc import VOC_NAMES, VOC_SPLIT
 from fsic_nb.episodes import Episodes, collate
 from fsic_nb.evaluate import evaluate, records
-from fsic_nb.protocols import (COCO_IDS, COCO_NAMES, FixedEpisodes, NUSWIDE_NAMES, SPLITS, hold_out, load_split, read_labels, read_supports,
-                               split_by_frequency)
+from fsic_nb.protocols import (AS_COCO, COCO_IDS, COCO_NAMES, FREQUENCY, FixedEpisodes,
+        METHOD_NAMES, QUERIES, SETS, SHOTS, SPLITS, coco_base, hold_out, load_split, read_labels,
+        read_supports, split_by_frequency, split_of)
+from fsic_nb.readers import NUSWIDE_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -115,6 +117,45 @@ def test_by_frequency(seed, c, data):
 
 def test_by_frequency_refuses_less_than_nothing():
     with pytest.raises(FsicError, match='ask for fewer'): split_by_frequency(image_set(np.ones((20, 5))), 3, -1, 2)
+
+
+# --- what a data set is measured on --------------------------------------------------------------------------------------
+
+def test_every_data_set_has_a_split_and_a_filter():
+    assert (SHOTS, QUERIES)==((1, 5), 4)
+    for split, protocol in SETS.values(): assert (split in SPLITS or FREQUENCY.fullmatch(split)) and protocol in PROTOCOLS
+
+def test_a_split_by_name_loses_validation_labels_only():
+    y = np.zeros((200, 20), dtype=bool)
+    y[np.arange(200), np.arange(200)%20] = True                                          # ten images a label
+    val = VOC_SPLIT.labels('val')
+    y[np.flatnonzero(y[:, VOC_NAMES.index(val[0])])[:2]] = np.arange(20)==VOC_NAMES.index(val[1])
+    images = ImageSet([f'{i}.jpg' for i in range(200)], VOC_NAMES, y, 'made')
+    split, out = split_of('voc', images)
+    assert out=={val[0]: 8} and split.labels('val')==[n for n in val if n!=val[0]]
+    assert split.labels('train')==VOC_SPLIT.labels('train') and split.labels('test')==VOC_SPLIT.labels('test')
+    assert split_of('voc', images, 8)==(VOC_SPLIT, {})
+
+@pytest.mark.parametrize('name', ['frequency_4_2', 'frequency_4_2_3_1', 'frequency_a_2_3', 'Frequency_4_2_3'])
+def test_what_is_no_frequency_is_no_split(name):
+    with pytest.raises(FsicError, match='no split is called'): split_of(name, image_set(np.eye(9, dtype=bool)[np.arange(90)%9]))
+
+def test_a_split_by_frequency_is_made_by_name():
+    images = image_set(np.eye(9, dtype=bool)[np.minimum(np.arange(120)%12, 8)])          # c8 is the most frequent
+    split, out = split_of('frequency_4_2_3', images)
+    assert (split.name, out)==('made_frequency_4_2_3', {}) and split.labels('train')==['c8', 'c0', 'c1', 'c2']
+    assert split.fingerprint()==split_by_frequency(images, 4, 2, 3).fingerprint()
+
+def test_coco_as_a_second_data_set_tests_what_voc_left_new():
+    images = ImageSet([f'{i}.jpg' for i in range(80)], COCO_NAMES, np.eye(80, dtype=bool), 'coco')
+    known = {AS_COCO.get(n, n) for n in VOC_SPLIT.labels('train')+VOC_SPLIT.labels('val')}
+    split = coco_base(images)
+    assert known<set(COCO_NAMES) and set(split.labels('test'))==set(COCO_NAMES)-known
+    assert not split.labels('train') and not split.labels('val')
+
+def test_methods_have_names_of_their_own_that_fit_the_table():
+    assert len(set(METHOD_NAMES.values()))==len(METHOD_NAMES) and max(map(len, METHOD_NAMES.values()))<=26
+    assert 'reconstructed' in METHOD_NAMES['paper']                                      # no number of the paper's own
 
 
 # --- label lists -------------------------------------------------------------------------------------------------------

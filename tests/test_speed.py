@@ -10,13 +10,13 @@ from hypothesis import given, settings, strategies as st
 
 from fsic_nb import speed
 from fsic_nb.core import FsicError, read_json
-from fsic_nb.embed import Features, Support
+from fsic_nb.support import Features, Support
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate
 from fsic_nb.interact import BLOCKS, CrossInteraction
 from fsic_nb.lcm import lcm_scores, leave_one_out
 from fsic_nb.metrics import episode_metrics
-from fsic_nb.prototypes import simpleshot
+from fsic_nb.support import simpleshot
 
 C, D, L = 24, 16, 9
 

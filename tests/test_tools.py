@@ -113,14 +113,22 @@ def test_pip_in_one_sentence(text, said):
 @pytest.fixture
 def clone(tmp_path):
     "What an installation needs of the repository, elsewhere."
-    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md'): shutil.copy(root/name, tmp_path)
+    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'Makefile'):
+        shutil.copy(root/name, tmp_path)
     for name in ('tools', 'fsic_nb'): shutil.copytree(root/name, tmp_path/name)
     return tmp_path
 
 
-def install(clone, extra, **env):
-    p = subprocess.run([sys.executable, clone/'tools'/'setup_env.py', extra], capture_output=True, text=True, env={**os.environ, **env})
+def install(clone, extra, *folder, **env):
+    p = subprocess.run([sys.executable, clone/'tools'/'setup_env.py', extra, *folder],
+                       capture_output=True, text=True, env={**os.environ, **env})
     return p.returncode, p.stdout, p.stderr
+
+
+def move_to(clone, monkeypatch):
+    "Let setup_env, as imported here, be the one of a clone."
+    values = dict(root=str(clone), venv=str(clone/'.venv'), made=f'a .venv made for {clone}')
+    for name, value in values.items(): monkeypatch.setattr(setup_env, name, value)
 
 
 def test_unreachable_index_is_one_sentence(clone):
@@ -131,10 +139,257 @@ def test_unreachable_index_is_one_sentence(clone):
 
 
 def test_what_is_installed_is_not_installed_again(clone, monkeypatch):
-    code = subprocess.run([sys.executable, '-m', 'venv', '--without-pip', clone/'.venv']).returncode
-    assert code==0
-    for name, value in dict(root=str(clone), venv=str(clone/'.venv'), made=f'a .venv made for {clone}').items(): monkeypatch.setattr(setup_env, name, value)
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', clone/'.venv'], check=True)
+    move_to(clone, monkeypatch)
     Path(setup_env.stamp('dev')).write_text(setup_env.key('dev'))
     for extra in ('dev', 'demo'): assert install(clone, extra)==(0, '', '')   # dev contains demo
     with (clone/'settings.ini').open('a') as f: f.write('x = 1\n')
     assert not setup_env.installed('dev')                                       # settings changed: once more
+
+
+# A module venv that is quick: `python -m venv FOLDER` makes a folder with a Python that has no pip.
+quick_venv = """
+import os, sys
+folder = sys.argv[-1]
+os.makedirs(os.path.join(folder, 'bin'), exist_ok=True)
+open(os.path.join(folder, 'pyvenv.cfg'), 'w').close()
+if os.environ.get('VENV_FAILS'): sys.exit(os.environ['VENV_FAILS'])
+python = os.path.join(folder, 'bin', 'python')
+with open(python, 'w') as f: f.write('#!/bin/sh\\necho ERROR: no pip here; exit 1')
+os.chmod(python, 0o755)
+"""
+made_it = 'pip failed: no pip here'   # how an installation into such an environment ends
+
+
+@pytest.fixture
+def quick(clone, monkeypatch):
+    "A clone whose environments are made at once, and where nothing can be installed."
+    if os.name=='nt': pytest.skip('the Python of the quick environment is a shell script')
+    for name in ('quick', 'nbs', 'tests'): (clone/name).mkdir()
+    (clone/'quick'/'venv.py').write_text(quick_venv)
+    monkeypatch.setenv('PYTHONPATH', str(clone/'quick'))
+    # its disk is large enough
+    path = clone/'tools'/'setup_env.py'
+    text = path.read_text().replace('needs_gb = 8', 'needs_gb = 0')
+    path.write_text(text.replace('1 if started', '0 if started'))
+    return clone
+
+
+def environment(folder, mark=None):
+    "An environment with something of the user's in it, marked or not."
+    (folder/'bin').mkdir(parents=True)
+    for name in ('pyvenv.cfg', 'bin/python', 'mine.txt'): (folder/name).write_text('mine')
+    if mark is not None: (folder/'.made').write_text(mark)
+    return folder
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob('*') if p.is_file()}
+
+
+def refused(clone, *folder, said):
+    "Assert that an installation ends in one sentence that says so and gives a way out."
+    code, out, err = install(clone, 'demo', *folder)
+    assert code==1 and out=='' and len(err.splitlines())==1
+    assert said in err and 'is left as it is' in err and 'VENV=/a/new/folder' in err
+
+
+def marked(folder): return (folder/'.made').read_text()
+
+
+def test_an_environment_is_made_and_marked(quick):
+    assert made_it in install(quick, 'demo')[2]
+    assert marked(quick/'.venv')==f'a .venv made for {quick}'
+
+
+def test_a_foreign_environment_is_left_alone(quick):
+    before = files(environment(quick/'.venv'))
+    refused(quick, said='was not made by this repository')
+    assert files(quick/'.venv')==before
+
+
+@pytest.mark.parametrize('mark', ['', 'made by hand'])
+def test_a_foreign_mark_is_no_mark(quick, mark):
+    before = files(environment(quick/'.venv', mark))
+    refused(quick, said='was not made by this repository')
+    assert files(quick/'.venv')==before
+
+
+def test_other_folders_and_files_are_left_alone(quick):
+    (quick/'.venv').mkdir()
+    (quick/'.venv'/'letter.txt').write_text('mine')
+    refused(quick, said='is no virtual environment')
+    assert files(quick/'.venv')=={'letter.txt': 'mine'}
+    shutil.rmtree(quick/'.venv')
+    (quick/'.venv').write_text('mine')
+    refused(quick, said='is no virtual environment')
+    assert (quick/'.venv').read_text()=='mine'
+
+
+@pytest.mark.parametrize('mark', [None, 'a .venv made for /gone'])
+@pytest.mark.parametrize('named', ['.venv', '.venv/', '.venv//.'])
+def test_behind_a_link_nothing_is_emptied(quick, mark, named):
+    before = files(environment(quick/'mine', mark))
+    (quick/'.venv').symlink_to('mine')
+    refused(quick, named, said='.venv is a symbolic link to mine')
+    assert files(quick/'mine')==before
+
+
+def test_a_link_to_nothing_is_not_filled(quick):
+    (quick/'.venv').symlink_to('nowhere')
+    refused(quick, said='is a symbolic link to nowhere')
+    assert not (quick/'nowhere').exists()
+
+
+def test_a_link_to_the_environment_of_this_clone_is_used(quick):
+    install(quick, 'demo')
+    (quick/'.venv').rename(quick/'large_disk')
+    (quick/'.venv').symlink_to('large_disk')
+    (quick/'large_disk'/'mine.txt').write_text('mine')
+    assert made_it in install(quick, 'demo')[2] and (quick/'large_disk'/'mine.txt').exists()
+
+
+def test_the_environment_of_a_moved_clone_is_made_again(quick):
+    environment(quick/'.venv', 'a .venv made for /old/place')
+    (quick/'outside').mkdir()
+    (quick/'outside'/'mine.txt').write_text('mine')
+    (quick/'.venv'/'link').symlink_to('../outside')
+    code, out, err = install(quick, 'demo')
+    assert f'{quick}/.venv is made again: it was made for /old/place.' in out and made_it in err
+    assert marked(quick/'.venv')==f'a .venv made for {quick}'
+    assert not (quick/'.venv'/'mine.txt').exists()
+    assert files(quick/'outside')=={'mine.txt': 'mine'}   # of a link in it only the link goes
+
+
+def test_the_environment_of_another_clone_is_left_alone(quick, tmp_path_factory):
+    other, place = tmp_path_factory.mktemp('other'), tmp_path_factory.mktemp('place')
+    before = files(environment(place/'env', f'a .venv made for {other}'))
+    refused(quick, str(place/'env'), said=f'belongs to the clone in {other}')
+    said = install(quick, 'clean', str(place/'env'))[1]
+    assert f'Kept: {place}/env, because it belongs to' in said
+    assert files(place/'env')==before
+    other.rmdir()   # a clone that is gone needs it no longer
+    assert made_it in install(quick, 'demo', str(place/'env'))[2]
+    assert marked(place/'env')==f'a .venv made for {quick}'
+
+
+@pytest.mark.parametrize('words, said', [
+    ('Error: no luck today', 'Error: no luck today'),
+    ('No module named venv', 'install its venv package'),
+    ('ensurepip is not available', 'install its venv package'),
+    ('[Errno 28] No space left', 'The disk is full')])
+def test_a_failed_creation_is_one_sentence_and_no_dead_end(quick, words, said):
+    code, out, err = install(quick, 'demo', VENV_FAILS=words)
+    assert code==1 and len(err.splitlines())==1 and said in err
+    log = quick/'.venv'/'install.log'
+    assert log.read_text().strip()==words
+    assert ('details' in err)==('no luck' in words) and (str(log) in err or 'details' not in err)
+    code, out, err = install(quick, 'demo')   # what is left of it is known as ours
+    assert 'is made again: it is not complete' in out and made_it in err
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(quick):
+    code, out, err = install(quick, 'demo', 'setup.py/env')
+    assert code==1 and len(err.splitlines())==1
+    assert 'setup.py/env cannot be written' in err and 'VENV=/a/new/folder' in err
+
+
+def test_an_environment_is_not_made_again_by_its_own_python(quick, monkeypatch):
+    environment(quick/'.venv', 'a .venv made for /old/place')
+    move_to(quick, monkeypatch)
+    monkeypatch.setattr(sys, 'prefix', str(quick/'.venv'))
+    with pytest.raises(setup_env.Trouble, match='another one with PYTHON='): setup_env.make_venv()
+    assert (quick/'.venv'/'mine.txt').exists()
+
+
+def test_the_key_depends_on_settings_and_setup(clone, monkeypatch):
+    monkeypatch.setattr(setup_env, 'root', str(clone))
+    keys = [setup_env.key('dev')]
+    for name in ('settings.ini', 'setup.py'):
+        with (clone/name).open('a') as f: f.write('\n')
+        keys.append(setup_env.key('dev'))
+    assert len(set(keys))==3 and setup_env.key('demo') not in keys
+
+
+def make(clone, *args):
+    "make in a clone, as if no make had called us; its exit code, its output."
+    if not shutil.which('make'): pytest.skip('no make here')
+    ours = ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'VENV')
+    env = {k: v for k, v in os.environ.items() if k not in ours}
+    p = subprocess.run(['make', f'PYTHON={sys.executable}', *args], cwd=clone,
+                       capture_output=True, text=True, env=env)
+    return p.returncode, p.stdout + p.stderr
+
+
+@pytest.mark.parametrize('target', ['demo', 'test', 'lab', 'export', 'notebooks', 'docs', 'clean'])
+def test_every_target_knows_another_place(quick, target):
+    code, said = make(quick, '-n', target, 'VENV=/some where/else')
+    assert code==0 and 'tools/setup_env.py' in said
+    assert '.venv' not in said.replace(sys.executable, 'python')
+    ran = [line for line in said.splitlines() if '/some where/else' in line]
+    assert len(ran)>=(1 if target=='clean' else 2)
+
+
+def test_a_place_with_no_name_and_one_at_home(quick):
+    assert '".venv/bin/python"' in make(quick, '-n', 'test', 'VENV=')[1]
+    said = make(quick, '-n', 'test', 'VENV=~/x')[1]   # not every shell expands it
+    assert f'"{os.environ["HOME"]}/x/bin/python"' in said
+
+
+def test_an_environment_elsewhere(quick, tmp_path_factory):
+    place = tmp_path_factory.mktemp('place')/'env'
+    environment(quick/'.venv')   # no longer in the way
+    assert made_it in make(quick, 'demo', f'VENV={place}')[1]
+    assert marked(place)==f'a .venv made for {quick}'
+    demo = place/'bin'/'fsic_demo'
+    demo.write_text('#!/bin/sh\necho this demo ran')
+    demo.chmod(0o755)
+    (place/'bin'/'python').write_text('#!/bin/sh\n')   # now pip succeeds
+    code, said = make(quick, 'demo', f'VENV={place}')
+    assert code==0 and 'Installed.' in said and 'this demo ran' in said
+    assert 'Installing' not in make(quick, 'demo', f'VENV={place}')[1]
+    assert make(quick, 'clean', f'VENV={place}')[0]==0
+    assert not place.exists() and 'mine.txt' in files(quick/'.venv')
+
+
+def test_a_foreign_environment_elsewhere_is_left_alone(quick, tmp_path_factory):
+    place = environment(tmp_path_factory.mktemp('place')/'env')
+    before = files(place)
+    for target in ('demo', 'test', 'lab', 'export', 'docs'):
+        code, said = make(quick, target, f'VENV={place}')
+        assert code and f'{place} is a virtual environment that was not made by' in said
+    said = make(quick, 'clean', f'VENV={place}')[1]
+    assert f'Kept: {place}, because it is a virtual environment' in said
+    assert files(place)==before
+
+
+def test_an_empty_folder_may_be_filled_but_not_removed(quick, tmp_path_factory):
+    place = tmp_path_factory.mktemp('place')
+    assert install(quick, 'clean', str(place))==(0, '', '') and place.exists()
+    assert made_it in install(quick, 'demo', str(place))[2]
+    assert marked(place)==f'a .venv made for {quick}'
+
+
+@pytest.mark.parametrize('kind', ['link', 'foreign', 'folder'])
+def test_clean_keeps_what_was_not_made_here(quick, kind):
+    (quick/'tests'/'__pycache__').mkdir()
+    (quick/'build').mkdir()
+    mine = environment(quick/('mine' if kind=='link' else '.venv'))
+    (mine/'__pycache__').mkdir()
+    (mine/'__pycache__'/'x.pyc').write_text('mine')
+    if kind=='link': (quick/'.venv').symlink_to('mine')
+    if kind=='folder': (mine/'pyvenv.cfg').unlink()
+    before = files(mine)
+    code, said = make(quick, 'clean')
+    assert code==0 and f'Kept: {quick}/.venv, because it is ' in said
+    assert files(mine)==before and (quick/'.venv').is_symlink()==(kind=='link')
+    assert not (quick/'build').exists() and not (quick/'tests'/'__pycache__').exists()
+
+
+@pytest.mark.parametrize('mark', ['here', 'unfinished', '/old/place'])
+def test_clean_removes_what_was_made_here(quick, mark):
+    owner = dict(here=f'{quick}', unfinished=f'{quick}\nunfinished').get(mark, mark)
+    environment(quick/'.venv', f'a .venv made for {owner}')
+    code, said = make(quick, 'clean')
+    assert code==0 and not (quick/'.venv').exists()
+    assert make(quick, 'clean')[0]==0   # nothing there: nothing to do

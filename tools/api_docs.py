@@ -11,7 +11,9 @@ class Module:
         self.name, self.text = path.stem, path.read_text(encoding='utf-8')
         self.lines, self.tree = self.text.splitlines(), ast.parse(self.text)
         with path.open('rb') as f: self.comments = {t.start[0]: t.string.strip('# ') for t in tokenize.tokenize(f.readline) if t.type==tokenize.COMMENT}
-        self.public = next((ast.literal_eval(o.value) for o in self.tree.body if isinstance(o, ast.Assign) and o.targets[0].id=='__all__'), [])
+        # the package's own __all__ repeats names that are described where they are born
+        born = self.name!='__init__'
+        self.public = next((ast.literal_eval(o.value) for o in self.tree.body if born and isinstance(o, ast.Assign) and o.targets[0].id=='__all__'), [])
 
     def cell(self, line): # (notebook, cell id)
         "Where a line of the module was written."

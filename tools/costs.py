@@ -4,7 +4,8 @@
 """
 import torch
 from pathlib import Path
-from fsic_nb.configs import CELLS, dry_run, time_network
+from fsic_nb.configs import CELLS
+from fsic_nb.costs import dry_run, time_network
 from fsic_nb.core import write_json
 
 out = Path(__file__).resolve().parents[1]/'data'/'results'/'cost.json'
