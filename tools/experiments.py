@@ -30,7 +30,7 @@ from fsic_nb.core import keep_freed_memory, rng, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate, records, words_only
-from fsic_nb.metrics import interval, paired
+from fsic_nb.metrics import interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel
 from fsic_nb.refine import keep_helpful
 from fsic_nb.train import Schedule
@@ -74,7 +74,7 @@ def summary(r, base=None):
     for k, v in r.items():
         m, ci = interval(100*v)
         row[f'map{k}'], row[f'ci{k}'] = round(m, 2), round(ci, 2)
-        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired(100*v, 100*base[k]))
+        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired_interval(100*v, 100*base[k]))
     return row
 
 
