@@ -332,7 +332,7 @@ def test_every_parameter_is_described(name): assert not [*undescribed(modules[na
 def form_problems(cells):
     "What a chapter lacks: title, tagline, summary, exercises with hidden hints."
     text = [c.source for c in cells if c.cell_type=='markdown']
-    if not re.match(r'# \w+\n\n> \S', text[0]): yield 'begins with # name and > tagline'
+    if not re.match(r'# \S.*\n\n> \S', text[0]): yield 'begins with # name and > tagline'
     if sum('## Summary' in t.splitlines() for t in text)!=1: yield 'has one ## Summary'
     last = text[-1].partition('**Exercises.**')[2]
     if not last: yield 'ends with **Exercises.**'
