@@ -25,6 +25,7 @@ class Embed(nn.Module):
         self.visual = nn.Linear(channels, dim)
         self.word = nn.Linear(word_dim, dim)
 
+# %% ../nbs/10_embed.ipynb #114218ac
 @patch
 def forward(self:Embed,
     x:Features, # of n images
@@ -33,7 +34,7 @@ def forward(self:Embed,
     "Return visual embeddings and initial prototypes."
     return self.visual(x.means), self.word(g)
 
-# %% ../nbs/10_embed.ipynb #a0fba89e
+# %% ../nbs/10_embed.ipynb #8a8af7b5
 @patch
 def project(self:Embed,
     f:Float[Tensor, "*b L C"], # local features
@@ -46,14 +47,18 @@ def cos_score(
     cos:Float[Tensor, "*b"], # cosines
 )->Float[Tensor, "*b"]: # 20 (1 - d)
     "Turn cosines into scores (paper, step 2)."
-    return 20*(1-(2-2*cos).clamp_min(1e-6).sqrt())
+    d = (2-2*cos).clamp_min(1e-6).sqrt()
+    return 20*(1-d)
 
+# %% ../nbs/10_embed.ipynb #c36c0d9f
 def score(
     x:Float[Tensor, "*b n D"], # points
     y:Float[Tensor, "*b N D"], # other points
 )->Float[Tensor, "*b n N"]: # logits
     "Score all pairs of points: s(x, y) = 20 (1 - d(x, y)) (paper, step 2)."
-    return cos_score(F.normalize(x, dim=-1)@F.normalize(y, dim=-1).mT)
+    x = F.normalize(x, dim=-1)
+    y = F.normalize(y, dim=-1)
+    return cos_score(x@y.mT)
 
 # %% ../nbs/10_embed.ipynb #a93c6905
 def cm_loss(
@@ -76,11 +81,13 @@ def fit_embed(
 )->list: # the loss at each step
     "Lower the cross-modality loss over whole tasks: the quickest way to a joint space."
     adam = torch.optim.Adam(embed.parameters(), lr)
-    tasks = [(torch.as_tensor(t), labels[:,t].any(1).nonzero()[:,0]) for t in tasks]
     losses = []
     for i in range(steps):
-        cols, rows = tasks[i%len(tasks)]
-        loss = cm_loss(embed.visual(means[rows]), embed.word(g[cols]), labels[rows][:,cols])
+        task = torch.as_tensor(tasks[i%len(tasks)])
+        rows = labels[:,task].any(1).nonzero()[:,0]
+        v = embed.visual(means[rows])
+        t = embed.word(g[task])
+        loss = cm_loss(v, t, labels[rows][:,task])
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -31,7 +31,7 @@ class PaperConfig(Configuration, kind='paper'):
     dropout:float = .1        # on mapped local features, in the convolution and in the MLP
     prototype:str = 'cross'   # 'cross' (step 7), 'wagp' (step 4) or 'words' (step 1 alone)
     parts:tuple = BLOCKS      # of the cross-interaction, before its attention
-    lcm:str = 'iterated'      # loss change: 'iterated', 'exact', 'label' (exact, of each label), 'none'
+    lcm:str = 'iterated'      # 'iterated', 'exact', 'label' (exact, of each label) or 'none'
     keep:str = 'literal'      # which rule: 'literal', 'share' or 'signed'
     share:float = .25         # kept by 'share'
     lcm_steps:int = 200       # of 'iterated'
@@ -46,20 +46,23 @@ class PaperConfig(Configuration, kind='paper'):
         object.__setattr__(self, 'parts', tuple(self.parts))
         self.check()
 
-# %% ../nbs/14_model.ipynb #b3966dcf
+# %% ../nbs/14_model.ipynb #38062b21
 PAPER_CHOICES = dict(prototype=('cross', 'wagp', 'words'),
                      lcm=('iterated', 'exact', 'label', 'none'),
                      keep=('literal', 'share', 'signed'))
 
+# %% ../nbs/14_model.ipynb #05eb9a0f
 @patch
 def check(self:PaperConfig):
     "Raise unless every value exists and all fit together."
     for name, known in PAPER_CHOICES.items():
         value = getattr(self, name)
         if value not in known:
-            raise FsicError(f"PaperConfig: {name} is {value!r}; it must be one of {', '.join(known)}.")
+            raise FsicError(f"PaperConfig: {name} is {value!r}; "
+                            f"it must be one of {', '.join(known)}.")
     if self.keep=='signed' and self.lcm=='iterated':
-        raise FsicError("PaperConfig: keep 'signed' needs a signed score; use lcm 'exact' or 'label'.")
+        raise FsicError("PaperConfig: keep 'signed' needs a signed score; "
+                        "use lcm 'exact' or 'label'.")
     if self.keep=='literal' and self.lcm in ('exact', 'label'):
         raise FsicError("PaperConfig: keep 'literal' belongs to lcm 'iterated'; "
                         "use 'share' or 'signed'.")
@@ -77,12 +80,13 @@ class PaperModel(nn.Module):
         if cfg.prototype=='wagp': self.interact = WAGP(*sizes)
         if cfg.prototype=='cross': self.interact = CrossInteraction(*sizes, cfg.parts)
 
+# %% ../nbs/14_model.ipynb #bc4c8c63
 @patch
 def build(self:PaperConfig)->PaperModel: # with fresh weights
     "Build the module of this configuration."
     return PaperModel(self)
 
-# %% ../nbs/14_model.ipynb #fbec82b0
+# %% ../nbs/14_model.ipynb #92da4054
 @patch
 def measure(self:PaperModel,
     support:Support,
@@ -96,6 +100,7 @@ def measure(self:PaperModel,
     delta = leave_one_out(x, b, t, support.y)
     return delta.mean(-2, keepdim=True) if self.cfg.lcm=='exact' else delta
 
+# %% ../nbs/14_model.ipynb #5450d2b5
 @patch
 @torch.no_grad()
 def select(self:PaperModel,
@@ -118,6 +123,7 @@ def encode_words(self:PaperModel,
     "Map words as all images will use them."
     return self.interact.encode_words(self.embed.word(g))
 
+# %% ../nbs/14_model.ipynb #f4d04a83
 @patch
 def prototypes(self:PaperModel,
     support:Support,
@@ -134,7 +140,7 @@ def prototypes(self:PaperModel,
     x = support.x.map(self.interact.encode_images)
     return self.interact(x, support.y, v, t), v, t
 
-# %% ../nbs/14_model.ipynb #41e6ad21
+# %% ../nbs/14_model.ipynb #738b25cf
 @patch
 def forward(self:PaperModel,
     support:Support,
@@ -143,6 +149,7 @@ def forward(self:PaperModel,
     P = self.prototypes(support)[0]
     return lambda query: score(query.map(self.embed.visual, 'means'), P)
 
+# %% ../nbs/14_model.ipynb #fc1bd798
 @patch
 def loss(self:PaperModel,
     support:Support,

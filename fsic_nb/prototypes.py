@@ -14,22 +14,24 @@ from .embed import score
 
 # %% ../nbs/11_prototypes.ipynb #bb354519
 def list_true(
-    mask:Bool[Tensor, "*b n"],
+    mask:Bool[Tensor, "*b n"], # any mask
 )->tuple[Int[Tensor, "*b M"], Bool[Tensor, "*b M"]]: # indices, and which are real; M is at least 1
     "List where each row of a mask is true, as a padded table."
     count = mask.sum(-1, keepdim=True)
-    real = torch.arange(max(int(count.max()), 1), device=mask.device)<count
+    M = max(int(count.max()), 1)
+    real = torch.arange(M, device=mask.device)<count
     idx = torch.zeros(real.shape, dtype=torch.long, device=mask.device)
     idx[real] = mask.nonzero()[:,-1]                  # both go row by row
     return idx, real
 
+# %% ../nbs/11_prototypes.ipynb #f70ca88f
 def positives(
     y:Bool[Tensor, "*b S N"], # labels
 )->tuple[Int[Tensor, "*b N M"], Bool[Tensor, "*b N M"]]: # image numbers, and which are real
     "List the positives of every label, as a padded table."
     return list_true(y.mT)
 
-# %% ../nbs/11_prototypes.ipynb #93912244
+# %% ../nbs/11_prototypes.ipynb #e21405ca
 def gather_rows(
     x:Tensor, # something of each support image (*b, S, ...)
     idx:Int[Tensor, "*b N M"], # numbers of images
@@ -37,9 +39,10 @@ def gather_rows(
     "Gather rows of `x` by a table of indices."
     lead = idx.shape[:-2]
     S = x.shape[len(lead)]
-    first = torch.arange(lead.numel(), device=x.device).view(*lead, 1, 1)*S # each episode's image 0
-    rows = x.flatten(0, len(lead)).index_select(0, (idx+first).flatten())
-    return rows.unflatten(0, idx.shape)
+    first = S*torch.arange(lead.numel(), device=x.device)      # each episode's image 0
+    idx = idx+first.view(*lead, 1, 1)
+    rows = x.flatten(0, len(lead))
+    return rows.index_select(0, idx.flatten()).unflatten(0, idx.shape)
 
 # %% ../nbs/11_prototypes.ipynb #68b28952
 class LocalAttention(nn.Module):
@@ -55,6 +58,7 @@ class LocalAttention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
+# %% ../nbs/11_prototypes.ipynb #a1ea1cbf
 @patch
 def weights(self:LocalAttention,
     q:Float[Tensor, "*b D"],   # queries
@@ -68,7 +72,7 @@ def weights(self:LocalAttention,
     logits = asked@x.mT*(x.shape[-1]/self.heads)**-.5
     return logits.masked_fill(~mask[...,None,:], -torch.inf).softmax(-1)
 
-# %% ../nbs/11_prototypes.ipynb #74f4d36b
+# %% ../nbs/11_prototypes.ipynb #601bd534
 @patch
 def forward(self:LocalAttention,
     q:Float[Tensor, "*b D"],   # queries
@@ -97,6 +101,7 @@ class WordAttention(nn.Module):
         narrow = nn.Linear(2*dim, dim)
         self.mlp = nn.Sequential(wide, nn.GELU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
 
+# %% ../nbs/11_prototypes.ipynb #24547b50
 @patch
 def forward(self:WordAttention,
     q:Float[Tensor, "*b D"],   # queries LN(t)
@@ -121,6 +126,7 @@ class WAGP(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.word_attention = WordAttention(dim, heads, dropout)
 
+# %% ../nbs/11_prototypes.ipynb #a0f69dac
 @patch
 def encode_images(self:WAGP,
     f:Float[Tensor, "*b S L C"], # local features
@@ -128,7 +134,7 @@ def encode_images(self:WAGP,
     "Map the local features of images as all labels will use them."
     return self.norm(self.place(f))
 
-# %% ../nbs/11_prototypes.ipynb #d129256a
+# %% ../nbs/11_prototypes.ipynb #52dea1ba
 @patch
 def forward(self:WAGP,
     x:Float[Tensor, "*b S L D"], # from `encode_images`
