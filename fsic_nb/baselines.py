@@ -129,7 +129,7 @@ def label_propagation(
 def _largest(
     c:Float[Tensor, "*b n"], # cosines
     k:int, # how many
-)->Float[Tensor, "*b k"]:
+)->Float[Tensor, "*b _"]: # the largest
     "Return the k largest values of the last dimension."
     return c.topk(k, -1).values if k>1 else c.amax(-1, keepdim=True)
 

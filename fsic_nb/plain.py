@@ -46,7 +46,7 @@ def apply_linear(
     weights:dict[str, Tensor], # name -> tensor
     name:str,                  # of the layer
     x:Float[Tensor, "... n"],  # vectors
-)->Float[Tensor, "... m"]: # W x + b
+)->Float[Tensor, "... _"]: # W x + b
     "Apply the linear layer of this name; one without a bias has none."
     return x@weights[f'{name}.weight'].T+weights.get(f'{name}.bias', 0)
 
