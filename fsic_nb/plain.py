@@ -43,7 +43,7 @@ def draw_weights(
 
 # %% ../nbs/09_paper.ipynb #66af3805
 def apply_linear(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     name:str,                  # of the layer
     x:Float[Tensor, "... n"],  # vectors
 )->Float[Tensor, "... _"]: # W x + b
@@ -51,7 +51,7 @@ def apply_linear(
     return x@weights[f'{name}.weight'].T+weights.get(f'{name}.bias', 0)
 
 def apply_norm(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     name:str,                  # of the layer
     x:Float[Tensor, "... n"],  # vectors
 )->Float[Tensor, "... n"]: # normalised
@@ -62,7 +62,7 @@ def apply_norm(
 
 # %% ../nbs/09_paper.ipynb #4841a270
 def embed_episode(
-    weights:dict[str, Tensor],  # name -> tensor
+    weights:dict[str, Tensor],  # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],   # local features
     g:Float[Tensor, "N W"],     # word vectors
 )->tuple[Float[Tensor, "S D"], Float[Tensor, "N D"]]: # visual embeddings v and initial prototypes t
@@ -102,7 +102,7 @@ def pair_losses(
 
 # %% ../nbs/09_paper.ipynb #52c10397
 def map_features(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     f:Float[Tensor, "... C"],  # local features
 )->Float[Tensor, "... D"]: # mapped local features x
     "Map local features into the joint space and normalise them (paper, step 4)."
@@ -110,7 +110,7 @@ def map_features(
 
 # %% ../nbs/09_paper.ipynb #d639f882
 def attend_heads(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     q:Float[Tensor, "D"],      # query of a label
     x:Float[Tensor, "n D"],    # mapped local features
     heads:int=8,               # H
@@ -126,21 +126,21 @@ def attend_heads(
 
 # %% ../nbs/09_paper.ipynb #1a940382
 def attend_word(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     q:Float[Tensor, "D"],      # query of a label
     x:Float[Tensor, "n D"],    # mapped local features
     heads:int=8,               # H
 )->Float[Tensor, "D"]: # u
     "Describe what local features show of a label: attention and a small network (paper, step 4)."
     name = 'interact.word_attention'
-    a = attend_heads(weights, q, x, heads)
-    hidden = apply_linear(weights, f'{name}.mlp.0', apply_norm(weights, f'{name}.before', a))
+    z = attend_heads(weights, q, x, heads)
+    hidden = apply_linear(weights, f'{name}.mlp.0', apply_norm(weights, f'{name}.before', z))
     hidden = F.gelu(hidden)
-    return apply_norm(weights, f'{name}.after', a+apply_linear(weights, f'{name}.mlp.3', hidden))
+    return apply_norm(weights, f'{name}.after', z+apply_linear(weights, f'{name}.mlp.3', hidden))
 
 # %% ../nbs/09_paper.ipynb #d61f4379
 def wagp_prototypes(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],  # local features
     y:Bool[Tensor, "S N"],     # which image carries which label
     g:Float[Tensor, "N W"],    # word vectors
@@ -226,7 +226,7 @@ def keep_features(
 
 # %% ../nbs/09_paper.ipynb #601110b0
 def gate_channels(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     x:Float[Tensor, "n D"],    # mapped local features
     q:Float[Tensor, "D"],      # query of a label
 )->Float[Tensor, "n D"]: # gated
@@ -237,7 +237,7 @@ def gate_channels(
 
 # %% ../nbs/09_paper.ipynb #3083b714
 def convolve_word(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     x:Float[Tensor, "n D"],    # mapped local features
     t:Float[Tensor, "D"],      # initial prototype of a label
 )->Float[Tensor, "n D"]: # convolved
@@ -252,7 +252,7 @@ def convolve_word(
 
 # %% ../nbs/09_paper.ipynb #295b668d
 def cross_prototypes(
-    weights:dict[str, Tensor], # name -> tensor; the parts act in the order in which it names them
+    weights:dict[str, Tensor], # name -> tensor (any shape); parts act in its order
     f:Float[Tensor, "S L C"],  # local features
     y:Bool[Tensor, "S N"],     # which image carries which label
     t:Float[Tensor, "N D"],    # initial prototypes
@@ -287,7 +287,7 @@ class Switches:
     lcm_steps:int = 200       # of 'iterated'
 
 def select_features(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],  # local features
     y:Bool[Tensor, "S N"],     # which image carries which label
     t:Float[Tensor, "N D"],    # initial prototypes
@@ -305,7 +305,7 @@ def select_features(
 
 # %% ../nbs/09_paper.ipynb #cc10306a
 def plain(
-    weights:dict[str, Tensor],      # name -> tensor, as `PaperModel.state_dict()` has them
+    weights:dict[str, Tensor],      # name -> tensor (any shape), as `PaperModel.state_dict()` has them
     f:Float[Tensor, "S L C"],       # local features of the support images
     y:Bool[Tensor, "S N"],          # which support image carries which label
     g:Float[Tensor, "N W"],         # word vectors of the labels
@@ -328,7 +328,7 @@ def plain(
 
 # %% ../nbs/09_paper.ipynb #9f8e1be2
 def training_loss(
-    weights:dict[str, Tensor],      # name -> tensor
+    weights:dict[str, Tensor],      # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],       # local features of the support images
     y:Bool[Tensor, "S N"],          # which support image carries which label
     g:Float[Tensor, "N W"],         # word vectors of the labels
