@@ -126,7 +126,7 @@ def fsic_prepare(
     if workers is not None and workers<1: raise FsicError(f'--workers {workers}: expected 1 or more.')
     sys.exit(fsic_nb.prepare.prepare_data(data, root, out or f'{data}_manifest.jsonl', workers))
 
-# %% ../nbs/33_cli.ipynb #d46c8168
+# %% ../nbs/33_cli.ipynb #9062b76c
 @command('fsic_finetune --data voc --root DIR --backbone resnet50 --max-images 64 --precision bf16 --out run')
 def fsic_finetune(
     data:str='voc', # voc, coco, nuswide or imaterialist
@@ -145,7 +145,7 @@ def fsic_finetune(
     augment:store_true=False, # cut and mirror images at random
     steps:int=20_000, # training steps
     lr:float=1e-4, # Adam's learning rate
-    batch:int=1, # episodes a step, a multiple of the number of processes; the released code has 4
+    batch:int=4, # episodes a step, a multiple of the number of processes; 4 as in the released code
     every:int=1_000, # steps between validations
     words:str='glove-50', # word vectors: packaged, a file, or a gensim name
     seed:int=0, # of weights, dropout, augmentation and episodes

@@ -34,7 +34,7 @@ def friendly(
 
 # %% ../nbs/00_core.ipynb #4f8c1d21
 def nearest(
-    name:str, # a name that is not known
+    name, # a name that is not known
     known:list, # the names that are
 )->str: # the second half of an error message, without a full stop
     "Return 'did you mean a or b', or 'known are ...' where no known name resembles `name`."
@@ -72,7 +72,7 @@ def check_out(
 # %% ../nbs/00_core.ipynb #70f74e5e
 @contextlib.contextmanager
 def atomic(path:str|Path): # the final file or folder
-    "Yield a temporary path that replaces `path` when the block succeeds and vanishes when it fails."
+    "Yield a temporary path, which replaces `path` if the block succeeds and vanishes if it fails."
     path = Path(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:

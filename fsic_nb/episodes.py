@@ -6,6 +6,7 @@
 __all__ = ['TRIES', 'Episode', 'members_of', 'assign_images', 'Episodes', 'collate']
 
 # %% ../nbs/05_episodes.ipynb #f01fda1c
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 import numpy as np
 from fastcore.basics import patch, store_attr
@@ -196,7 +197,7 @@ def fingerprint(self:Episodes)->str:
 
 # %% ../nbs/05_episodes.ipynb #61c90394
 def collate(
-    episodes:list, # E episodes of equal shapes
+    episodes:Iterable, # E episodes of equal shapes
 )->Episode: # a batch: every array has E in front
     "Stack episodes to a batch."
     eps = list(episodes)

@@ -39,7 +39,7 @@ class Schedule:
         lr = self.lr if step>=self.warmup else warm
         return lr*(1-step/self.steps) if self.decay else lr
 
-PAPER_SCHEDULE = Schedule(steps=20_000, lr=1e-4, warmup=1_000, lr_start=1e-6, batch=1, every=1_000)
+PAPER_SCHEDULE = Schedule(steps=20_000, lr=1e-4, warmup=1_000, lr_start=1e-6, batch=4, every=1_000)
 
 # %% ../nbs/21_train.ipynb #d13414bc
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ import numpy as np, pytest, torch
 import torch.nn.functional as F
 
 import experiments
+from fsic_nb.experiment import prepare
 from fsic_nb.support import Features, Support
 from fsic_nb.model import PaperConfig
 
@@ -56,47 +57,46 @@ def test_summary_is_paired():
 
 
 @pytest.fixture(scope='module')
-def bench():
-    "A bench on the small set of scenes."
-    from fsic_nb.experiment import prepare
-    b = object.__new__(experiments.Bench)
-    b.data = 'scenes'
-    b.images, b.split, b.store, b.g, b.scenes = prepare('scenes', quick=True, say=lambda s: None)
-    return b
+def exp():
+    "The small set of scenes."
+    return prepare('scenes', quick=True, say=lambda line: None)
 
 
 @pytest.mark.parametrize('repair', experiments.REPAIRS)
-def test_every_repair_trains(bench, repair):
-    model, curve = experiments.repaired(bench, repair, 2, 2)
+def test_every_repair_trains(exp, repair):
+    model, curve = experiments.repaired(exp, repair, 2, 2)
     assert model.repair==repair and curve==[] and all(torch.isfinite(p).all() for p in model.parameters())
     W = model.embed.visual.weight
-    principal = torch.allclose(W@W.T, torch.eye(len(W)), atol=1e-3)      # orthonormal rows: principal directions, untouched by training
+    principal = torch.allclose(W@W.T, torch.eye(len(W)), atol=1e-3)      # orthonormal rows, untouched by training
     assert principal==('frozen' in repair) and W.requires_grad!=('frozen' in repair)
 
 
-def test_what_moves_prototypes(bench):
+def test_what_moves_prototypes(exp):
     found = {}
-    for repair, weight in (('as written', 0.), ('residual', 5.)):        # a residual so long that pictures are all there is
-        model, _ = experiments.repaired(bench, repair, 1, 2)
+    for repair, weight in (('as written', 0.), ('residual', 5.)):        # a residual so long that images are all there is
+        model, _ = experiments.repaired(exp, repair, 1, 2)
         model.weight.data.fill_(weight)
-        found[repair] = experiments.moved(bench, model.eval(), 1)
+        found[repair] = experiments.moved(exp, model.eval(), 1)
     assert [r['shots'] for r in found['residual']]==list(experiments.SHOTS)
     for r in found['residual']: assert r['words']<.01 and r['pictures']>10*r['words']
     for r in sum(found.values(), []): assert 0<r['entropy']<=1 and 0<r['apart']<2 and -1<=r['cosine']<=1
 
 
-def test_the_curve_is_measured_every_hundred_steps(bench, monkeypatch):
-    import fsic_nb.train
-    monkeypatch.setattr(fsic_nb.train, 'train_step', lambda *a: 0.)
-    monkeypatch.setattr(bench, 'score', lambda methods, part, n: {'m': {k: np.array([.5, .6]) for k in experiments.SHOTS}}, raising=False)
-    _, curve = experiments.repaired(bench, 'as written', 200, 2)
+def test_the_curve_is_measured_every_hundred_steps(exp, monkeypatch):
+    maps = {k: np.array([.5, .6]) for k in experiments.SHOTS}
+    monkeypatch.setattr(experiments, 'train_step', lambda *a: 0.)
+    monkeypatch.setattr(experiments, 'score_maps', lambda exp, methods, part, n: {'m': maps})
+    _, curve = experiments.repaired(exp, 'as written', 200, 2)
     assert [c['step'] for c in curve]==[100, 200] and curve[0]['map1']==55
 
 
-def test_labels_are_cut_by_tasks(bench, monkeypatch):
+def test_labels_are_cut_by_tasks(exp, monkeypatch):
     asked = []
-    monkeypatch.setattr(bench, 'plan', lambda m: experiments.argparse.Namespace(schedule=experiments.Schedule()), raising=False)
-    monkeypatch.setattr(bench, 'fit', lambda m, split, schedule: asked.append((m, len(split.train), schedule.steps)), raising=False)
-    monkeypatch.setattr(bench, 'score', lambda methods, part, n: {next(iter(methods)): {k: np.array([.5, .6]) for k in experiments.SHOTS}}, raising=False)
-    rows = experiments.labels(bench, 2)
+    maps = {k: np.array([.5, .6]) for k in experiments.SHOTS}
+    plan = experiments.argparse.Namespace(schedule=experiments.Schedule())
+    monkeypatch.setattr(experiments, 'make_plan', lambda m, exp, **kw: plan)
+    monkeypatch.setattr(experiments, 'train_as', lambda exp, m, split, schedule: asked.append((m, len(split.train), schedule.steps)))
+    monkeypatch.setattr(experiments, 'score_maps', lambda exp, methods, part, n: {next(iter(methods)): maps})
+    whole = experiments.replace(exp, split=experiments.replace(exp.split, train=exp.split.train*7))
+    rows = experiments.labels(whole, 2)
     assert [r['base_labels'] for r in rows[::2]]==[16, 80, 400] and asked[0]==('wagp', 1, 500) and asked[1]==('refined', 1, 120)

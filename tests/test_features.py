@@ -251,7 +251,7 @@ def test_truncated_pictures_are_named(fmt, share, tmp_path_factory):
     b = io.BytesIO()
     Image.fromarray(rng('t').integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(b, fmt)
     (d/'x.img').write_bytes(b.getvalue()[:int(share*len(b.getvalue()))])
-    with pytest.raises(FsicError, match='x.img: cannot be read as a picture') as e: Transform(32)(d/'x.img')
+    with pytest.raises(FsicError, match='x.img: cannot be read as an image') as e: Transform(32)(d/'x.img')
     assert '\n' not in str(e.value)
 
 
@@ -419,7 +419,7 @@ def test_two_at_once_compute_once(tiny, pictures, tmp_path):
 
 def test_an_unreadable_picture_leaves_nothing(tiny, pictures, tmp_path):
     pictures[5].write_bytes(pictures[5].read_bytes()[:500])
-    with pytest.raises(FsicError, match='5.png: cannot be read as a picture') as e: extract(pictures, tiny, bs=1, root=tmp_path/'f')
+    with pytest.raises(FsicError, match='5.png: cannot be read as an image') as e: extract(pictures, tiny, bs=1, root=tmp_path/'f')
     assert visible(tmp_path/'f')==[] and '\n' not in str(e.value)
 
 
@@ -499,8 +499,9 @@ def test_home_is_the_default(tiny, pictures, tmp_path, monkeypatch):
 
 
 def test_precision_is_measured():
-    class Pretended:
-        size,device = 8,'cpu'
+    class Pretended(B.Backbone):
+        size, device = 8, 'cpu'
+        def __init__(self): pass
         def __call__(self, x, p='fp32'): time.sleep(.005 if p=='bf16' else .02); return torch.ones(4, 49, 8)
     native = B.has_bf16
     try:

@@ -323,7 +323,7 @@ def test_a_loss_that_is_not_finite(episodes, tmp_path):
 def test_a_damaged_picture_is_named(tmp_path):
     eps, g = toy(tmp_path/'toy')
     for p in eps.images.paths: p.write_bytes(p.read_bytes()[:200])
-    with pytest.raises(FsicError, match=r'\d+.png: cannot be read as a picture'): finetune(TINY, eps, g, tmp_path/'r', STEPS)
+    with pytest.raises(FsicError, match=r'\d+.png: cannot be read as an image'): finetune(TINY, eps, g, tmp_path/'r', STEPS)
 
 
 def test_accelerate_is_missing(monkeypatch, episodes, tmp_path):

@@ -1,4 +1,4 @@
-"The check of a data set: unusual pictures, broken ones, interruption, manifests, and the command."
+"The check of a data set: unusual images, broken ones, interruption, manifests, and the command."
 import hashlib, io, json, os, re, shutil, subprocess, sys, threading, time
 from pathlib import Path
 from unittest.mock import patch as replaced
@@ -10,7 +10,7 @@ from PIL import Image
 from fsic_nb.core import FsicError
 from fsic_nb.data import ImageSet
 from fsic_nb.pictures import open_rgb
-from fsic_nb.prepare import check_picture, in_order, prepare_data, prepare_tree, read_manifest, twins
+from fsic_nb.prepare import check_image, find_copies, map_in_order, prepare_data, prepare_tree, read_manifest
 from fsic_nb.readers import read_csv
 
 PLAIN = Image.fromarray(np.linspace([0, 40, 90], [255, 180, 30], 30)[:, None].repeat(44, 1).astype(np.uint8))   # 44 x 30, upright
@@ -25,8 +25,8 @@ FINE = {'plain.jpg': JPEG, 'cmyk.jpg': encoded(PLAIN.convert('CMYK')), 'grey.jpg
         'animated.gif': encoded(PLAIN, 'gif', save_all=True, append_images=[Image.new('RGB', PLAIN.size, 'red')]*2),
         'animated.webp': encoded(PLAIN, 'webp', save_all=True, append_images=[Image.new('RGB', PLAIN.size, 'red')], lossless=True),
         'turned.jpg': encoded(PLAIN.rotate(90, expand=True), exif=exif(6)), 'wrong suffix.png': JPEG[:-2]+b'\xff\xd9', 'Größe, 日本 «x».jpg': encoded(PLAIN, quality=50)}
-BROKEN = {'zero.jpg': (b'', 'the file is empty'), 'cut.jpg': (JPEG[:-60], 'truncated'), 'head.jpg': (JPEG[:20], 'cannot be read as a picture'),
-          'page.jpg': (b'<html>404</html>', 'no picture format'), 'cut.png': (encoded(PLAIN, 'png')[:60], 'cannot be read as a picture'),
+BROKEN = {'zero.jpg': (b'', 'the file is empty'), 'cut.jpg': (JPEG[:-60], 'truncated'), 'head.jpg': (JPEG[:20], 'cannot be read as a'),
+          'page.jpg': (b'<html>404</html>', 'format that is known'), 'cut.png': (encoded(PLAIN, 'png')[:60], 'cannot be read as a'),
           'floats.tif': (encoded(Image.fromarray(np.ones((4, 4), np.float32)), 'tiff'), 'floating-point'), 'gone.jpg': (None, 'No such file')}
 
 def write(folder, some):
@@ -41,7 +41,7 @@ def image_set(paths, name='mine', seed=0):
     return ImageSet(paths, ['a', 'b', 'ü 日'], y, name, dict(made='here'))
 
 class Opened:
-    "Counts what is decoded; stops like Ctrl-C after `stop` pictures."
+    "Counts what is decoded; stops like Ctrl-C after `stop` images."
     def __init__(self, stop=10**9): self.n, self.stop, self.real, self.lock = 0, stop, Image.open, threading.Lock()
     def __call__(self, *args, **kw):
         with self.lock:
@@ -50,41 +50,41 @@ class Opened:
         return self.real(*args, **kw)
 
 
-# --- one picture -----------------------------------------------------------------------------------------------------------
+# --- one image -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name', FINE)
-def test_unusual_pictures_are_fine(tmp_path, name):
+def test_unusual_images_are_fine(tmp_path, name):
     p, = write(tmp_path, {name: FINE[name]})
-    assert check_picture(p)==dict(size=len(FINE[name]), sha256=hashlib.sha256(FINE[name]).hexdigest(), width=44, height=30)
+    assert check_image(p)==dict(size=len(FINE[name]), sha256=hashlib.sha256(FINE[name]).hexdigest(), width=44, height=30)
     grey = np.asarray(open_rgb(p).convert('L')).astype(int)            # the gradient of PLAIN, upright: not red, not white, not lying
     assert abs(grey-np.asarray(PLAIN.convert('L')).astype(int)).max()<25
 
 @pytest.mark.parametrize('name', BROKEN)
-def test_broken_pictures_are_named(tmp_path, name):
+def test_broken_images_are_named(tmp_path, name):
     b, why = BROKEN[name]
     p, = write(tmp_path, {name: b})
-    r = check_picture(p, f'some/{name}')
+    r = check_image(p, f'some/{name}')
     assert r['broken'].startswith(f'some/{name}: cannot be read') and why in r['broken'] and '\n' not in r['broken'] and 'width' not in r
     assert r['size']==(None if b is None else len(b)) and (r['sha256'] is None)==(b is None)
 
 def test_damaged_exif_is_a_sentence_too():
-    "Pillow writes EXIF anew when it turns a picture, and fails with `struct.error` on some values."
+    "Pillow writes EXIF anew when it turns an image, and fails with `struct.error` on some values."
     import struct
     b = encoded(PLAIN, exif=exif(6))
     with replaced('PIL.ImageOps.exif_transpose', side_effect=struct.error('required argument is not an integer')):
-        with pytest.raises(FsicError, match=r'x: cannot be read as a picture \(required argument'): open_rgb(b, name='x')
+        with pytest.raises(FsicError, match=r'x: cannot be read as an? \w+ \(required argument'): open_rgb(b, name='x')
 
 
 # --- many --------------------------------------------------------------------------------------------------------------------
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 6))
-def test_in_order_is_map(xs, workers):
-    assert list(in_order(lambda k: k+1, xs, workers))==[k+1 for k in xs]
+def test_map_in_order_is_map(xs, workers):
+    assert list(map_in_order(lambda k: k+1, xs, workers))==[k+1 for k in xs]
 
-def test_in_order_does_not_run_ahead():
+def test_map_in_order_does_not_run_ahead():
     started = []
-    it = in_order(lambda k: started.append(k), range(1000), 2)
+    it = map_in_order(lambda k: started.append(k), range(1000), 2)
     next(it); time.sleep(.05)
     assert len(started)<=12
     it.close()
@@ -158,7 +158,7 @@ def test_a_second_run_of_a_finished_one_looks_again(tree, tmp_path):
 
 def test_nothing_of_the_users_is_overwritten(tree, tmp_path):
     (tmp_path/'notes.txt').write_text('mine'); s = image_set(tree[:2])
-    with pytest.raises(FsicError, match='notes.txt: is there and is no manifest'): prepare_tree(s, tmp_path/'notes.txt')
+    with pytest.raises(FsicError, match='notes.txt: exists and is no manifest'): prepare_tree(s, tmp_path/'notes.txt')
     with pytest.raises(FsicError, match='is a folder'): prepare_tree(s, tmp_path)
     with pytest.raises(FsicError, match='m.jsonl: cannot be written'): prepare_tree(s, tmp_path/'notes.txt'/'m.jsonl')
     assert (tmp_path/'notes.txt').read_text()=='mine'
@@ -174,18 +174,18 @@ def test_one_run_at_a_time(tree, tmp_path):
     with FileLock(tmp_path/'.m.jsonl.lock'):
         with pytest.raises(FsicError, match='m.jsonl: another run is writing'): prepare_tree(image_set(tree[:2]), tmp_path/'m.jsonl')
 
-def test_twins(tmp_path):
+def test_copies(tmp_path):
     paths = write(tmp_path/'p', {'a.jpg': JPEG, 'b.jpg': FINE['grey.jpg'], 'c.jpg': JPEG, 'e.jpg': b'', 'f.jpg': b''})
-    assert twins(prepare_tree(image_set(paths), tmp_path/'m.jsonl'))==[['a.jpg', 'c.jpg']]     # two empty files are broken, not twins
+    assert find_copies(prepare_tree(image_set(paths), tmp_path/'m.jsonl'))==[['a.jpg', 'c.jpg']]     # two empty files are broken, not copies
 
 
 # --- manifests that are not what they were -------------------------------------------------------------------------------------
 
 def lines(f): return f.read_text(encoding='utf-8').splitlines()
 @pytest.mark.parametrize('change, says', [
-    (lambda l: l[:-1], 'm.jsonl: is not complete (2 pictures)'), (lambda l: [], 'is not complete (0'), (lambda l: l[1:], 'm.jsonl, line 1: manifest is missing'),
+    (lambda l: l[:-1], 'm.jsonl: is not complete (2 images)'), (lambda l: [], 'is not complete (0'), (lambda l: l[1:], 'm.jsonl, line 1: manifest is missing'),
     (lambda l: [*l[:-1], l[-1][:30]], 'm.jsonl, line 4: not valid JSON'), (lambda l: [*l[:-1], '[]'], 'm.jsonl, line 4: path is missing'),
-    (lambda l: [l[0], l[1], l[1], l[3]], 'a.jpg is there 2 times'), (lambda l: [l[0].replace('"a"', '"A"'), *l[1:]], "line 2: label 'a' is not among the names"),
+    (lambda l: [l[0], l[1], l[1], l[3]], '2 times in paths'), (lambda l: [l[0].replace('"a"', '"A"'), *l[1:]], "line 2: label 'a' is not among the names"),
     (lambda l: [l[0], l[1].replace('a.jpg', '../a.jpg'), *l[2:]], "line 2: file name '../a.jpg' leads out"), (lambda l: [l[0], l[1].replace('a.jpg', '/a.jpg'), *l[2:]], 'leads out')])
 def test_a_spoilt_manifest_names_the_line(tmp_path, change, says):
     f = tmp_path/'m.jsonl'
@@ -208,7 +208,7 @@ def entry(tmp_path_factory):
     "What pip writes for a console script (the installed one may be of another version)."
     global ENTRY
     ENTRY = tmp_path_factory.mktemp('bin')/'fsic_prepare'
-    ENTRY.write_text('import sys\nfrom fsic_nb.prepare import fsic_prepare\nif __name__=="__main__": sys.exit(fsic_prepare())\n')
+    ENTRY.write_text('import sys\nfrom fsic_nb.cli import fsic_prepare\nif __name__=="__main__": sys.exit(fsic_prepare())\n')
 
 @pytest.fixture
 def own(tmp_path):
@@ -220,7 +220,7 @@ def test_what_is_said(own, tmp_path):
     said = []
     assert prepare_data('csv', own, tmp_path/'m.jsonl', say=said.append)==1
     text = '\n'.join(said)
-    assert f'{len(FINE)} pictures are whole, {len(BROKEN)} are broken, 1 are copies of another one' in text
+    assert f'{len(FINE)} images are whole, {len(BROKEN)} are broken, 1 are copies of another one' in text
     assert [n for n in BROKEN if f'  p/{n}: cannot be read' not in text]==[] and 'the same content: p/plain.jpg, p/wrong suffix.png' in text
     for n in BROKEN: (own/'p'/n).write_bytes(encoded(PLAIN.resize((40, 20+len(n)))))
     assert prepare_data('csv', own, tmp_path/'m.jsonl', say=said.append)==0
@@ -250,7 +250,7 @@ def test_exit_codes_and_help(own, tmp_path):
 
 def test_the_console_script_is_registered():
     settings = (Path(__file__).resolve().parents[1]/'settings.ini').read_text(encoding='utf-8')
-    assert 'fsic_prepare=fsic_nb.prepare:fsic_prepare' in settings
+    assert 'fsic_prepare=fsic_nb.cli:fsic_prepare' in settings
 
 def test_no_network_is_touched(own, tmp_path):
     with replaced('socket.socket', side_effect=AssertionError('a socket was opened')):
@@ -263,4 +263,4 @@ def test_the_real_photographs(photos, tmp_path):
     said = []
     assert prepare_data('coco', photos/'coco', tmp_path/'coco.jsonl', say=said.append)==0
     s = read_manifest(tmp_path/'coco.jsonl')
-    assert len(s)==251 and all(p.is_file() for p in s.paths) and '251 pictures are whole, 0 are broken' in said[1]
+    assert len(s)==251 and all(p.is_file() for p in s.paths) and '251 images are whole, 0 are broken' in said[1]

@@ -77,14 +77,14 @@ def coco_image(f): return dict(images=[dict(id=42, file_name=f), *COCO['images']
     (dict(images=[3]), 'images[0]: expected id, int'),
     (dict(images=[dict(id=42)]), 'images[0]: expected file_name, str'),
     (dict(images=[dict(id=True, file_name='x')]), 'images[0]: expected id, int'),
-    (dict(images=COCO['images']*2), 'images: id 42 is there 2 times'),
-    (dict(categories=COCO['categories']*2), 'categories: id 18 is there 2 times'),
-    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), 'dog is there 3 times in names'),
+    (dict(images=COCO['images']*2), 'images: id 42 appears 2 times'),
+    (dict(categories=COCO['categories']*2), 'categories: id 18 appears 2 times'),
+    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), '3 times in names'),
     (dict(annotations=[dict(id=5, image_id=1, category_id=1)]), 'annotations[0]: image_id 1 is not among images'),
     (dict(annotations=[dict(id=5, image_id=42, category_id=2)]), 'annotations[0]: category_id 2 is not among categories'),
     (dict(annotations=[dict(id=5, image_id=42)]), 'annotations[0]: expected category_id, int'),
     (dict(annotations=[dict(image_id=42, category_id=1)]), 'annotations[0]: expected id, int'),
-    (dict(annotations=[dict(id=5, image_id=42, category_id=1)]*2), 'annotations: id 5 is there 2 times'),
+    (dict(annotations=[dict(id=5, image_id=42, category_id=1)]*2), 'annotations: id 5 appears 2 times'),
     (dict(annotations=['x']), 'annotations[0]: expected id, int'),
     *((coco_image(f), f'image 42: file name {f!r} leads out of') for f in ('../annotations/instances_mini.json', '/etc/hostname', 'a/../../b', '..\\b', 'C:b', '')),
     (coco_image('.'), 'image 42: '), (coco_image('gone.jpg'), 'gone.jpg is missing')])
@@ -137,7 +137,7 @@ def test_coco_present_and_unchecked(tmp_path):
 @settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_coco_is_what_pycocotools_says(tmp_path_factory, data):
-    "Any ids, several objects a picture, crowds anywhere."
+    "Any ids, several objects an image, crowds anywhere."
     from pycocotools.coco import COCO as Api
     ids = data.draw(st.lists(st.integers(1, 10**6), min_size=1, max_size=8, unique=True))
     cats = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=6, unique=True))
@@ -203,7 +203,7 @@ def test_nuswide_a_photograph_listed_twice_counts_once(tmp_path):
 def put(text): return lambda f: (f.parent.mkdir(exist_ok=True), f.write_text(text))
 @pytest.mark.parametrize('rel, change, says', [
     ('ImageList/Imagelist.txt', lambda f: f.unlink(), 'Imagelist.txt: cannot be read'),
-    ('ImageList/Imagelist.txt', put('a\\0001_1.jpg\na\\0001_1.jpg\n'), 'Imagelist.txt, line 2: a/0001_1.jpg is there already'),
+    ('ImageList/Imagelist.txt', put('a\\0001_1.jpg\na\\0001_1.jpg\n'), 'Imagelist.txt, line 2: a/0001_1.jpg is listed already'),
     ('ImageList/Imagelist.txt', put('a\\1_1.jpg\n\na\\1_2.jpg\n'), "line 2: file name '' leads out"),
     ('ImageList/Imagelist.txt', put('..\\..\\x.jpg\nb\n'), "line 1: file name '../../x.jpg' leads out"),
     ('ImageList/Imagelist.txt', put('a\\1_1.jpg\n'), 'Labels_airport.txt: has 2 lines, but Imagelist.txt lists 1 images'),
@@ -226,7 +226,7 @@ def test_a_spoilt_nuswide_tree_names_the_line(tmp_path, rel, change, says):
 
 NAMES = ['Argyle', 'Hosiery, Stockings, Tights', 'V-Necks']
 def write_imat(root, train=(), validation=(), ids=('1', '89', '214'), change=None, mapped=True, spell=('imageId', 'labelId', str)):
-    "Picture k has the names of train[k]; the official map, cut to three labels and out of order."
+    "Image k has the names of train[k]; the official map, cut to three labels and out of order."
     image, label, kind = spell
     for part, truth in dict(train=train, validation=validation).items():
         d = dict(images=[{'url': ['u'], image: kind(k+1)} for k in range(len(truth))],
@@ -256,7 +256,7 @@ def test_imaterialist_names(tmp_path):
     for text in ('id,name\n1,a\n', 'labelId,labelName\n1\n', 'labelId,labelName\n1,\n', 'labelId,labelName\nx,a\n', ''):
         (tmp_path/'map.csv').write_text(text)
         with pytest.raises(FsicError, match='map.csv: expected columns'): read_imaterialist(tmp_path, tmp_path/'map.csv')
-    for text, says in (('1,a\n1,b\n', 'labels: id 1 is there 2 times'), ('228,a\n2,a\n', 'a is there 2 times in names')):
+    for text, says in (('1,a\n1,b\n', 'labels: id 1 appears 2 times'), ('228,a\n2,a\n', '2 times in names')):
         (tmp_path/'map.csv').write_text('labelId,labelName\n'+text)
         with pytest.raises(FsicError, match=says): read_imaterialist(tmp_path, tmp_path/'map.csv')
 
@@ -264,14 +264,14 @@ def note(*labels, i='1'): return dict(annotations=[dict(imageId=i, labelId=list(
 @pytest.mark.parametrize('change, says', [
     (note('229'), 'train.json, annotations[0]: image 1 has label id 229, known are the 3 from 1 to 214'), (note('0'), 'has label id 0'), (note('-1'), 'has label id -1'),
     (note(1.5), 'has label id 1.5'), (note('1', i='9'), 'annotations[0]: image 9 is not among images'), (note('1', i='../1'), 'annotations[0]: expected an imageId, a number'),
-    (dict(annotations=note('1')['annotations']*2), 'train.json, annotations: id 1 is there 2 times'), (dict(images=[dict(imageId='1')]*3), 'images: id 1 is there 3 times'),
+    (dict(annotations=note('1')['annotations']*2), 'train.json, annotations: id 1 appears 2 times'), (dict(images=[dict(imageId='1')]*3), 'images: id 1 appears 3 times'),
     (dict(annotations=[dict(imageId='1')]), 'annotations[0]: image 1 has no list labelId'), (dict(images=[5]), 'images[0]: expected an imageId'),
     (dict(images=None), 'no list is called images'), (dict(annotations=[]), 'imaterialist: no image carries a label')])
 def test_a_spoilt_imaterialist_file_names_the_record(tmp_path, change, says):
     with pytest.raises(FsicError, match=re.escape(says)) as e: read_imaterialist(write_imat(tmp_path, [{'Argyle'}], change=change))
     assert '\n' not in str(e.value)
 
-def test_imaterialist_pictures_that_could_not_be_fetched(tmp_path):
+def test_imaterialist_images_that_could_not_be_fetched(tmp_path):
     write_imat(tmp_path, [{'Argyle'}, {'V-Necks'}], [{'Argyle'}])
     (tmp_path/'train'/'2.jpg').unlink(); (tmp_path/'validation'/'1.jpg').write_bytes(b'')
     with pytest.raises(FsicError, match=r'train.json, image 2: .*2.jpg is missing, as 2 of 3'): read_imaterialist(tmp_path)
@@ -302,8 +302,8 @@ def test_csv_is_read_back(labels, data, head, encoding):
     assert s.name=='mine' and s.info==dict(file='mine.csv', listed=len(truth), left_out=sum(not v for v in truth))
 
 @pytest.mark.parametrize('text, says', [
-    ('a.jpg,x\na.jpg,y\n', 'mine.csv, line 2: a.jpg is there already ('), ('a.jpg,x\nb/../a.jpg,y', "file name 'b/../a.jpg' leads out"),
-    ('image,labels\na.jpg,x;y;x', "line 2: label 'x' is there twice"), ('a.jpg,Cat\nb.jpg,cat', "line 2: label 'cat' is spelt 'Cat' in"),
+    ('a.jpg,x\na.jpg,y\n', 'mine.csv, line 2: a.jpg is listed already ('), ('a.jpg,x\nb/../a.jpg,y', "file name 'b/../a.jpg' leads out"),
+    ('image,labels\na.jpg,x;y;x', "line 2: label 'x' appears twice"), ('a.jpg,Cat\nb.jpg,cat', "line 2: label 'cat' is spelt 'Cat' in"),
     ('a.jpg', "line 1: expected image,label1;label2 (two columns), found 1: 'a.jpg'"), ('a.jpg,x,y', 'found 3'), ('a.jpg;x', "found 1: 'a.jpg;x'"),
     ('/etc/a.jpg,x', 'leads out'), (',x', "file name '' leads out"), ('a.jpg,"x', 'line 1: no valid CSV'), ('', 'no row has a label'), ('a.jpg,;', 'no row has a label')])
 def test_a_spoilt_csv_names_the_line(text, says):
@@ -317,7 +317,7 @@ def test_csv_files_and_folders(tmp_path):
     assert s.paths==[tmp_path/'p'/'a.jpg'] and s.name==tmp_path.name
     (tmp_path/'labels.csv').write_text('a.jpg,x\n')
     with pytest.raises(FsicError, match='labels.csv, line 1: .*a.jpg is missing'): read_csv(tmp_path)
-    assert len(read_csv(tmp_path, pictures=tmp_path/'p'))==1
+    assert len(read_csv(tmp_path, folder=tmp_path/'p'))==1
     (tmp_path/'labels.csv').write_bytes('Größe.jpg,x'.encode('latin-1'))
     with pytest.raises(FsicError, match='labels.csv: byte 2 is not UTF-8'): read_csv(tmp_path)
     with pytest.raises(FsicError, match='none.csv: cannot be read'): read_csv(tmp_path/'none.csv')
@@ -337,7 +337,7 @@ def test_folders_are_read_back(tmp_path_factory, truth, data):
     s = read_folder(root)
     got = {p.read_bytes(): {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
     assert got=={b'picture %03d' % k: v for k, v in enumerate(truth) if v} and len(s)==len(got)
-    assert s.names==sorted(d.name for d in root.iterdir()) and s.name=='pets' and s.info['pictures']==sum(map(len, truth))
+    assert s.names==sorted(d.name for d in root.iterdir()) and s.name=='pets' and s.info['files']==sum(map(len, truth))
 
 def test_folders_what_is_left_aside_and_what_is_an_error(tmp_path):
     for f, b in {'cat/a.jpg': b'1', 'cat/a.txt': b'2', 'cat/.a.jpg': b'3', '.git/a.jpg': b'4', '__MACOSX/a.jpg': b'5', 'Thumbs.db': b'6', 'dog/a.jpg': b'7', 'dog/b.heic': b'8'}.items():
@@ -346,18 +346,18 @@ def test_folders_what_is_left_aside_and_what_is_an_error(tmp_path):
     assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['others']==2
     for f in ('cat/e.jpg', 'dog/f.jpg'): (tmp_path/f).write_bytes(b'')
     with pytest.raises(FsicError, match='folder cat: .*e.jpg is empty, as 2 of 5'): read_folder(tmp_path)
-    assert len(read_folder(tmp_path, files='unchecked'))==5                 # two empty files are not the same picture
+    assert len(read_folder(tmp_path, files='unchecked'))==5                 # two empty files are not the same image
     assert len(read_folder(tmp_path, files='present'))==3
     (tmp_path/'horse').mkdir()
-    with pytest.raises(FsicError, match='horse: no picture is in this folder'): read_folder(tmp_path)
+    with pytest.raises(FsicError, match='horse: no image is in this folder'): read_folder(tmp_path)
     shutil.rmtree(tmp_path/'horse'); (tmp_path/'lost.PNG').write_bytes(b'x')
     with pytest.raises(FsicError, match="lost.PNG: lies in no label's folder"): read_folder(tmp_path)
-    with pytest.raises(FsicError, match='no folder with pictures'): read_folder(empty(tmp_path))
+    with pytest.raises(FsicError, match='no folder with images'): read_folder(empty(tmp_path))
 
 def empty(d): (d/'empty').mkdir(); return d/'empty'
 
 @pytest.mark.skipif(not hasattr(os, 'symlink'), reason='no symbolic links here')
-def test_a_link_is_the_picture_it_points_to(tmp_path):
+def test_a_link_is_the_image_it_points_to(tmp_path):
     for d in ('cat', 'sofa'): (tmp_path/d).mkdir()
     (tmp_path/'cat'/'a.jpg').write_bytes(b'x'); (tmp_path/'sofa'/'link.jpg').symlink_to(tmp_path/'cat'/'a.jpg')
     assert names_of(read_folder(tmp_path))=={'a.jpg': {'cat', 'sofa'}}

@@ -1,15 +1,17 @@
 "The refined model against a slow version with loops, and what must hold of any method."
+from types import SimpleNamespace
+
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from sklearn.linear_model import Ridge
 
 from fsic_nb.core import FsicError
-from fsic_nb.support import Features, Support
-from fsic_nb.support import Configuration
-from fsic_nb.refined import RefinedConfig, initial_model
-from fsic_nb.refine import keep_helpful, select_shares, solve_ridge, score_change, log_mean_exp
+from fsic_nb.refine import (Round, keep_helpful, log_mean_exp, plain_round, refine_round, score_change,
+                            select_shares, solve_ridge)
+from fsic_nb.refined import RefinedConfig, initial_model, plain_refined
 from fsic_nb.runs import load_model, save_model
+from fsic_nb.support import Configuration, Features, Support
 
 C,W,D,L = 12,5,10,9
 
@@ -64,6 +66,54 @@ def slow_solve(m, r, i, z, x, y, K, prior):
 def test_prototypes_equal_the_slow_version(kw):
     m,(s,_,_) = model(**kw),make()
     torch.testing.assert_close(m.prototypes(s), slow_prototypes(m, s), atol=2e-4, rtol=1e-3)
+
+def test_a_round_finds_the_known_answer():
+    "Two images of nine local features, three of a thing of their own, six of grass; each thing is an axis."
+    shown = torch.full((2, 9), 2)
+    shown[0,:3], shown[1,3:6] = 0, 1
+    x, y, nothing, ten = torch.eye(3)[shown], torch.eye(2).bool(), torch.zeros(2, 3), torch.full((2,), 10.)
+    P, sharp, faint = F.normalize(x.mean(1), dim=-1), torch.full((2,), 200.), torch.full((2,), 1e-5)
+    assert P[0]@torch.eye(3)[2]>.8                             # the mean is nearly the axis of the grass
+    P, a = refine_round(x, y, P, nothing, Round(sharp, faint, ten, ten, select='none'))
+    torch.testing.assert_close(P[0], torch.tensor([5., -4., 2.])/45**.5, atol=1e-3, rtol=0)
+    torch.testing.assert_close(a, torch.full((2, 2, 9), 1/9))
+    P, a = refine_round(x, y, P, nothing, Round(sharp, faint, ten, ten))
+    torch.testing.assert_close(P, torch.eye(3)[:2], atol=1e-3, rtol=0)
+    assert torch.equal(keep_helpful(a[0,0]), shown[0]==0)
+
+@given(st.integers(0, 10**6), st.sampled_from(['none', 'soft']))
+@settings(max_examples=15, deadline=None)
+def test_a_round_equals_the_plain_round(seed, rule):
+    r = torch.Generator().manual_seed(seed)
+    def randn(*s): return torch.randn(*s, generator=r)
+    x, P, y = F.normalize(randn(7, L, D), dim=-1), F.normalize(randn(4, D), dim=-1), torch.rand(7, 4, generator=r)<.4
+    y[:4,0] = False                                            # a label with few positives, or none
+    how = Round(*(1+9*torch.rand(4, generator=r) for _ in range(4)), select=rule)
+    torch.testing.assert_close(refine_round(x, y, P, P, how)[0], plain_round(x, y, P, P, how), atol=1e-4, rtol=1e-3)
+
+@pytest.mark.parametrize('kw', [{}, dict(classes=7), dict(rounds=0)], ids=str)
+@torch.no_grad()
+def test_the_plain_method_gives_the_same_logits(kw):
+    m,(s,q,_) = model(**kw),make()
+    s.y[:,2] = False
+    torch.testing.assert_close(plain_refined(m)(s.x.locals, s.y, s.g, q.locals), m(s)(q), atol=1e-3, rtol=1e-3)
+
+@pytest.mark.parametrize('classes', [0, 7])
+def test_a_configuration_begins_from_an_experiment(classes):
+    "From the images, labels and words of the training labels; the same seed gives the same model."
+    r = torch.Generator().manual_seed(0)
+    store, g, head = torch.randn(20, L, C, generator=r), torch.randn(5, W, generator=r), (torch.randn(7, C, generator=r), torch.zeros(7))
+    labels, training, names = (torch.rand(20, 5, generator=r)<.5).numpy(), np.arange(3, 18), list('abcde')
+    images = SimpleNamespace(labels=labels, index=lambda ns: [names.index(n) for n in ns])
+    split = SimpleNamespace(labels=lambda part: dict(train=['d', 'b', 'a'])[part])
+    exp = SimpleNamespace(images=images, split=split, features=store, words=g, training=training, head=head)
+    cfg = RefinedConfig(C, W, dim=D, classes=classes)
+    one, again, other = (cfg.initial_model(exp, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[k], again[k]) for k in one)
+    assert classes or not torch.equal(one['encoder.mlp.1.weight'], other['encoder.mlp.1.weight'])
+    own = [3, 1, 0]
+    want = initial_model(cfg, store, training, torch.as_tensor(labels[training][:,own]), g[own], head).state_dict()
+    for k in ('word.weight', 'word.bias', 'encoder.proj.weight'): torch.testing.assert_close(one[k], want[k])
 
 KINDS = [{}, dict(select='signed'), dict(select='share'), dict(select='none'), dict(solve='mean'), dict(push=False), dict(word=False), dict(rounds=0),
          dict(rounds=4), dict(query='mean'), dict(claims=False), dict(classes=7)]
@@ -132,7 +182,7 @@ def test_saved_and_read(tmp_path):
 
 def test_beginning_needs_a_classifier_for_the_vocabulary():
     cfg = RefinedConfig(C, W, dim=D, classes=7)
-    with pytest.raises(FsicError, match='use classes=0'): initial_model(cfg, None, np.arange(3), None, None)
+    with pytest.raises(FsicError, match='use classes=0'): initial_model(cfg, None, np.arange(3), torch.ones(3, 2).bool(), torch.ones(2, W))
     with pytest.raises(FsicError, match='rounds is -1'): RefinedConfig(C, W, rounds=-1)
     with pytest.raises(FsicError, match='unknown key'): Configuration.from_dict(dict(kind='refined', channels=1, word_dim=1, round=2))
 

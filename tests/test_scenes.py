@@ -9,7 +9,7 @@ import fsic_nb.scenes as m
 from fsic_nb.core import FsicError, home, rng
 from fsic_nb.data import PARTS, select
 from fsic_nb.episodes import Episodes
-from fsic_nb.scenes import (PHOTOS, QUICK, Recipe, SceneSet, cell_shares, concepts, draw, make_scenes, place, plan, scene, sprite, vocabulary)
+from fsic_nb.scenes import (PHOTOS, QUICK, Recipe, SceneSet, cell_shares, concepts, draw, make_scenes, place, plan_labels, scene, sprite, vocabulary)
 
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation')   # pycocotools on numpy 2
 
@@ -67,12 +67,12 @@ def test_import_is_light():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(0, 50), st.integers(2, 24))
-def test_plan_levels_labels(seed, task, ways):
+def test_planned_labels_are_level(seed, task, ways):
     n = len(m._round(ways))
-    got = [plan(seed, task, j, ways) for j in range(3*n)]
+    got = [plan_labels(seed, task, j, ways) for j in range(3*n)]
     assert all(1<=len(set(g))==len(g)<=4 for g in got)
     for k in range(3): assert sorted(np.concatenate(got[k*n:(k+1)*n]))==list(range(ways))   # a round shows each label once
-    assert (plan(seed, task, n, ways)==got[n]).all()            # without looking at the others
+    assert (plan_labels(seed, task, n, ways)==got[n]).all()            # without looking at the others
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.lists(st.tuples(st.integers(5, 60), st.integers(5, 60)), min_size=1, max_size=4))
@@ -93,7 +93,7 @@ def test_scene_is_a_function_of_seed_and_number():
     assert len(set(want.values()))==4
     assert scene(Recipe(**dict(SMALL, seed=1)), 9).image.tobytes()!=want[9]
 
-def test_masks_lie_where_the_picture_differs_from_its_background():
+def test_masks_lie_where_the_image_differs_from_its_background():
     "The mask is the object: repainting the same scene without objects changes the pixels under the masks, and almost none elsewhere."
     r = Recipe(tasks=(1, 1, 1), per_task=(8, 8, 8))
     for i in range(8):
@@ -110,7 +110,7 @@ def test_masks_lie_where_the_picture_differs_from_its_background():
 
 def test_a_hidden_share_is_bounded():
     r = Recipe(tasks=(1, 1, 1), per_task=(60, 7, 7), size=96)
-    crowded = [i for i in range(60) if len(plan(r.seed, 0, i))==4]
+    crowded = [i for i in range(60) if len(plan_labels(r.seed, 0, i))==4]
     for i in crowded:
         s = scene(r, i)
         for again in range(9):
@@ -128,7 +128,7 @@ def test_both_designs_appear():
 
 # --- a set -------------------------------------------------------------------------------------------------------------
 
-def test_pictures_do_not_depend_on_processes(made, tmp_path):
+def test_images_do_not_depend_on_processes(made, tmp_path):
     r, both = Recipe(**SMALL), tmp_path/'both'
     both.mkdir()
     records = m._compose(r, both, 2)
@@ -158,13 +158,13 @@ def test_labels_are_permuted_by_the_seed():
     assert len(a)==len(set(a))==496 and a!=b
 
 def test_quick_serves_five_shot_episodes():
-    "Without a picture: labels come from the plan alone."
+    "Without an image: labels come from `plan_labels` alone."
     from fsic_nb.data import ImageSet
     r = Recipe(**QUICK)
     labels = np.zeros((len(r), sum(r.tasks)*r.ways), bool)
     for i in range(len(r)):
         t = int(np.searchsorted(r.starts, i, side='right'))-1
-        labels[i, t*r.ways+plan(r.seed, t, i-r.starts[t], r.ways)] = True
+        labels[i, t*r.ways+plan_labels(r.seed, t, i-r.starts[t], r.ways)] = True
     names = [c.name for c in vocabulary(r)]
     images = ImageSet([f'{i}.jpg' for i in range(len(r))], names, labels, 'scenes')
     for part, shots in (('train', 1), ('val', 5), ('test', 1), ('test', 5)):
@@ -189,7 +189,7 @@ def test_coverage(made):
     assert np.abs(made.coverage([5], grid=(8, 12)).mean(-1)-made.coverage([5]).mean(-1)).max()<1e-3   # and more images later
 
 def slow_shares(v, rows, cols):
-    "Cell by cell on a picture enlarged until cells hold whole pixels."
+    "Cell by cell on an image enlarged until cells hold whole pixels."
     h, w = v.shape
     big = np.kron(v, np.ones((rows, cols)))
     return big.reshape(rows, h, cols, w).mean((1, 3))

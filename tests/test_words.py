@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from fsic_nb import words as W
 from fsic_nb.core import FsicError
-from fsic_nb.words import keyed, kind_of, label_vectors, load_words, suggest, tokens
+from fsic_nb.words import detect_format, label_vectors, load_words, suggest, to_keyed_vectors, tokens
 
 VOC = '''aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa
 train tvmonitor'''.split()
@@ -33,7 +33,7 @@ def test_synonyms_of_two_data_sets_agree():
     pairs = dict(aeroplane='airplane', motorbike='motorcycle', sofa='couch', tvmonitor='tv', pottedplant='potted plant', diningtable='dining table')
     g = label_vectors(load_words(), COCO)
     g /= np.linalg.norm(g, axis=1, keepdims=True)
-    for voc,coco in pairs.items(): assert COCO[(g@label_vectors(load_words(), [voc])[0]).argmax()]==coco
+    for voc, coco in pairs.items(): assert COCO[(g@label_vectors(load_words(), [voc])[0]).argmax()]==coco
 
 
 def test_loading_is_quick_and_lazy():
@@ -52,13 +52,13 @@ number = st.floats(-1e6, 1e6, width=32)
 def tables(draw):
     w = draw(st.integers(2, 5))   # with one number a line of a text file could be a header
     names = draw(st.lists(word.filter(lambda o: not o.isdecimal()), min_size=1, max_size=6, unique=True))
-    return names,np.array([[draw(number) for _ in range(w)] for _ in names], dtype=np.float32)
+    return names, np.array([[draw(number) for _ in range(w)] for _ in names], dtype=np.float32)
 
 
 def write(path, kind, names, vectors, zipped=False):
     head = f'{len(names)} {vectors.shape[1]}\n'.encode()
-    text = b''.join(f"{n} {' '.join(repr(float(x)) for x in v)}\n".encode() for n,v in zip(names, vectors))
-    raw = b''.join(n.encode()+b' '+v.astype('<f4').tobytes()+b'\n' for n,v in zip(names, vectors))
+    text = b''.join(f"{n} {' '.join(repr(float(x)) for x in v)}\n".encode() for n, v in zip(names, vectors))
+    raw = b''.join(n.encode()+b' '+v.astype('<f4').tobytes()+b'\n' for n, v in zip(names, vectors))
     data = dict(glove=text, word2vec=head+text, binary=head+raw)[kind]
     path.write_bytes(gzip.compress(data) if zipped else data)
     return path
@@ -68,9 +68,9 @@ def write(path, kind, names, vectors, zipped=False):
 @settings(max_examples=40, deadline=None)
 @given(table=tables(), zipped=st.booleans())
 def test_what_is_written_is_read(kind, table, zipped, tmp_path_factory):
-    names,vectors = table
+    names, vectors = table
     path = write(tmp_path_factory.mktemp('w')/'v.dat', kind, names, vectors, zipped)
-    if kind_of(path)[0]!=('binary' if kind=='binary' else 'text'): return   # bytes of a tiny binary file may spell numbers
+    if detect_format(path)[0]!=('binary' if kind=='binary' else 'text'): return   # bytes of a tiny binary file may spell numbers
     kv = load_words(path)
     assert kv.index_to_key==names
     np.testing.assert_array_equal(kv.vectors, vectors)
@@ -102,10 +102,21 @@ def test_line_of_damage_is_named(tmp_path):
     with pytest.raises(FsicError, match=r"v.txt, line 24681: expected a word and 3 numbers, found 'w24680x 1 2'"): load_words(tmp_path/'v.txt')
 
 
+def test_a_number_that_is_none_is_named(tmp_path):
+    (tmp_path/'v.txt').write_text('cat 1 2 3\nowl 1 2 x\n')
+    with pytest.raises(FsicError, match=r"v.txt, line 2: expected a word and 3 numbers, found 'owl 1 2 x'"): load_words(tmp_path/'v.txt')
+
+
+@pytest.mark.parametrize('kind', ['glove', 'word2vec', 'binary'])
+def test_of_a_word_that_appears_twice_the_first_vector_counts(tmp_path, kind):
+    kv = load_words(write(tmp_path/'v', kind, ['cat', 'owl', 'cat'], np.float32([[1.5, 2], [3, 4], [5, 6]])))
+    assert kv.index_to_key==['cat', 'owl'] and kv['cat'].tolist()==[1.5, 2] and len(kv.vectors)==2
+
+
 @pytest.mark.parametrize('data,says', [
     (b'', 'neither GloVe nor word2vec'), (b'hello\n', 'neither GloVe nor word2vec'), (b'PK\x03\x04', 'an archive'),
     (b'\x80\x04\x95', 'a pickle'), (b'3 2\ncat 1 2\n', 'only 1 are there'), (b'cat 1 nan\n', 'not finite'),
-    (b'9999999999 300\ncat '+b'\xff'*99, 'only 0 are there'), (b'0 2\n', 'no words in it'),
+    (b'9999999999 300\ncat '+b'\xff'*99, 'only 0 are there'), (b'0 2\n', 'contains no words'),
     (gzip.compress(b'cat 1 2\n'*9999)[:-12], 'cannot be read')])
 def test_damaged_files(tmp_path, data, says):
     (tmp_path/'v.txt').write_bytes(data)
@@ -127,13 +138,13 @@ def test_a_pickle_is_never_opened(tmp_path):
 def test_large_files_are_parsed_once(tmp_path, monkeypatch):
     monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
     path = write(tmp_path/'v.txt', 'glove', ['cat', 'dog'], np.eye(2, dtype=np.float32))
-    first = W._file(path, large=0)
+    first = W._load_file(path, large=0)
     monkeypatch.setattr(W, '_read_text', lambda *_: pytest.fail('parsed again'))
-    again = W._file(path, large=0)
+    again = W._load_file(path, large=0)
     np.testing.assert_array_equal(first.vectors, again.vectors)
     monkeypatch.undo(); monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
     write(path, 'glove', ['cat', 'owl'], np.eye(2, dtype=np.float32))
-    assert 'owl' in W._file(path, large=0)   # new content, new name
+    assert 'owl' in W._load_file(path, large=0)   # new content, new name
 
 
 # --- names ---------------------------------------------------------------------------------------------------------------
@@ -158,7 +169,7 @@ def test_spellings_of_one_label(a, b): assert tokens(a)==tokens(b)
 
 
 def test_cased_vocabularies():
-    kv = keyed(['Paris', 'TV', 'cat', 'Cat'], np.eye(4, dtype=np.float32))
+    kv = to_keyed_vectors(['Paris', 'TV', 'cat', 'Cat'], np.eye(4, dtype=np.float32))
     assert label_vectors(kv, ['paris', 'tv', 'Cat', 'tv cat']).tolist()==[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, .5, .5, 0]]
 
 

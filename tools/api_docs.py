@@ -36,8 +36,10 @@ class Module:
 
 
 def patched(f)->str: # '' if it is not
-    "The class that fastcore's `@patch` gives `f` to."
+    "The class that fastcore's `@patch` or `@patch_to` gives `f` to."
     if not isinstance(f, ast.FunctionDef): return ''
+    to = [d.args[0] for d in f.decorator_list if isinstance(d, ast.Call) and ast.unparse(d.func)=='patch_to']
+    if to: return ast.unparse(to[0])
     names = [ast.unparse(d).split('(')[0] for d in f.decorator_list]
     return ast.unparse(f.args.args[0].annotation) if 'patch' in names and f.args.args[0].annotation else ''
 

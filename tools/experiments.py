@@ -18,54 +18,48 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault('FSIC_PROGRESS', '0')
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fsic_nb import baselines
-from fsic_nb.protocols import QUERIES, SHOTS
-from fsic_nb.recipes import make_plan, fit
-from fsic_nb.experiment import prepare
-from fsic_nb.cli import start_refined, train_mean
-from fsic_nb.core import keep_freed_memory, rng, write_json
+from fsic_nb.cache import Cache
+from fsic_nb.core import draw_seed, keep_freed_memory, say, write_json
 from fsic_nb.data import LabelSplit
-from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate, records, words_only
-from fsic_nb.metrics import interval, paired
+from fsic_nb.experiment import prepare
+from fsic_nb.metrics import average_precision, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel
+from fsic_nb.protocols import QUERIES, SHOTS
+from fsic_nb.recipes import fit, make_plan
 from fsic_nb.refine import keep_helpful
-from fsic_nb.train import Schedule
-from fsic_nb.support import load_episodes
+from fsic_nb.refined import fit_principal
+from fsic_nb.show import save_figure, show_places, style
+from fsic_nb.support import Features, Support, load_episodes, mean_prototypes, simpleshot
+from fsic_nb.train import Schedule, train_step
 
 results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
 
 
-def say(s): print(s, flush=True)
+def quiet(line): pass
 
 
-class Bench:
-    "Pictures, split, features and words of one data set, and what is asked of them again and again."
-    def __init__(self, data, root=None):
-        self.data = data
-        self.images, self.split, self.store, self.g, self.scenes = prepare(data, root, say=say)
-        self.centre = train_mean(self.images, self.split, self.store)
+def train_as(exp, method, seed=0, split=None, cfg=None, schedule=None):
+    "A trained model, from the cache of runs where it is there; another split, configuration or schedule than the recipe's."
+    exp = replace(exp, split=split or exp.split)
+    plan = make_plan(method, exp, seed, say=say, cfg=cfg)
+    return fit(method, exp, seed, say=say, plan=replace(plan, schedule=schedule or plan.schedule))
 
-    @property
-    def own(self): return self.data, self.images, self.split, self.store, self.g
 
-    def fit(self, method, seed=0, split=None, **kw):
-        "A trained model, from the cache of runs where it is there."
-        return fit(method, self.data, self.images, split or self.split, self.store, self.g, seed=seed, say=say, **kw)
+def load_one(exp, eps): return load_episodes(exp, eps, Cache(exp, memory=0))
 
-    def make_plan(self, method, seed=0): return make_plan(method, self.data, self.images, self.split, self.store, self.g, seed=seed)
 
-    def episodes(self, part, shots, seed=0, **kw): return Episodes(self.images, self.split, part, shots=shots, queries=QUERIES, seed=seed, **kw)
-
-    def score(self, methods, part, n, seed=0):
-        "mAP of every episode: name -> shots -> (n,)."
-        out = {name: {} for name in methods}
-        for k in SHOTS:
-            for name, r in evaluate(methods, self.episodes(part, k, seed), self.store, self.g, n=n).items(): out[name][k] = r['map']
-        return out
+def score_maps(exp, methods, part, n, seed=0):
+    "mAP of every episode: name -> shots -> (n,)."
+    out = {name: {} for name in methods}
+    for k in SHOTS:
+        for name, r in evaluate(methods, exp.episodes(part, k, seed), exp, n=n).items(): out[name][k] = r['map']
+    return out
 
 
 def summary(r, base=None):
@@ -74,23 +68,23 @@ def summary(r, base=None):
     for k, v in r.items():
         m, ci = interval(100*v)
         row[f'map{k}'], row[f'ci{k}'] = round(m, 2), round(ci, 2)
-        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired(100*v, 100*base[k]))
+        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired_interval(100*v, 100*base[k]))
     return row
 
 
 # --- results: the only look at the test labels ---------------------------------------------------------------------------
 
-def results(b, n):
+def results(exp, n):
     "All methods on the same test episodes; the refined model with three training seeds."
-    wagp, paper = b.fit('wagp'), b.fit('paper')
-    methods = {k: f(b.centre) for k, f in baselines.TRAINING_FREE.items()}
-    methods.update(words=words_only(wagp), wagp=wagp, paper=paper, relation=b.fit('relation'), laso=b.fit('laso'))
-    refined = {f'refined-{s}': b.fit('refined', seed=s) for s in (0, 1, 2)}
-    if b.scenes is not None: methods['oracle'] = baselines.oracle(b.scenes, b.centre)
+    wagp, paper = train_as(exp, 'wagp'), train_as(exp, 'paper')
+    methods = {k: f(exp.centre) for k, f in baselines.TRAINING_FREE.items()}
+    methods.update(words=words_only(wagp), wagp=wagp, paper=paper, relation=train_as(exp, 'relation'), laso=train_as(exp, 'laso'))
+    refined = {f'refined-{s}': train_as(exp, 'refined', seed=s) for s in (0, 1, 2)}
+    if exp.scenes is not None: methods['oracle'] = baselines.oracle(exp.scenes, exp.centre)
     rows = []
     for k in SHOTS:
-        eps = b.episodes('test', k)
-        scored = evaluate({**methods, **refined}, eps, b.store, b.g, n=n)
+        eps = exp.episodes('test', k)
+        scored = evaluate({**methods, **refined}, eps, exp, n=n)
         rows += [dict(r, train_seed=int(r['method'].split('-')[1]) if '-' in r['method'] else 0, method=r['method'].split('-')[0])
                  for r in records(scored, eps)]
     return rows
@@ -103,57 +97,55 @@ VARIANTS = {'the model': {}, 'no word': dict(word=False), 'no push from other la
             'LCM: signed rule': dict(select='signed'), 'LCM: best quarter': dict(select='share'), 'no LCM': dict(select='none'),
             'no claims': dict(claims=False), 'query by its mean': dict(query='mean')}
 
-def vocabulary(b, cfg):
+def vocabulary(exp, cfg):
     "The same model with the backbone's vocabulary where it has none, and without where it has one."
-    from fsic_nb.backbones import classifier
-    return replace(cfg, classes=0 if cfg.classes else len(classifier(b.store.meta['backbone'])[1]))
+    return replace(cfg, classes=0 if cfg.classes else len(exp.head[1]))
 
-def judge(b):
+def judge(exp):
     "Configuration, schedule, episodes -> validation mAP of every episode: 1- and 5-shot."
-    if b.data=='voc': return folds(b)
-    return lambda cfg, schedule, n: b.score({'refined': b.fit('refined', cfg=cfg, schedule=schedule)}, 'val', n)['refined']
+    if exp.name=='voc': return folds(exp)
+    return lambda cfg, schedule, n: score_maps(exp, {'refined': train_as(exp, 'refined', cfg=cfg, schedule=schedule)}, 'val', n)['refined']
 
-def tuning(b, n, steps):
+def tuning(exp, n, steps):
     "The learning rate, and how long, on validation labels."
-    p, score, rows = b.plan('refined'), judge(b), []
-    for lr in ((1e-3, 2e-3, 4e-3) if b.data=='scenes' else (0., 1e-4, 1e-3)):
+    p, score, rows = make_plan('refined', exp, say=quiet), judge(exp), []
+    for lr in ((1e-3, 2e-3, 4e-3) if exp.name=='scenes' else (0., 1e-4, 1e-3)):
         r = score(p.cfg, replace(p.schedule, steps=steps, lr=lr), n)
-        rows.append(dict(lr=lr, data=b.data, part='val', episodes=n, steps=steps, seed=0, **summary(r)))
+        rows.append(dict(lr=lr, data=exp.name, part='val', episodes=n, steps=steps, seed=0, **summary(r)))
         say(rows[-1])
     return rows
 
-def ablation(b, n, steps):
+def ablation(exp, n, steps):
     "Every part of the refined model left out or exchanged, trained alike, on the same validation episodes."
-    p = b.plan('refined')
+    p = make_plan('refined', exp, say=quiet)
     schedule = replace(p.schedule, steps=min(steps, p.schedule.steps))
-    base, rows, score = None, [], judge(b)
-    for name, cfg in [*((k, replace(p.cfg, **kw)) for k, kw in VARIANTS.items()), ('no vocabulary' if p.cfg.classes else 'with vocabulary', vocabulary(b, p.cfg))]:
+    base, rows, score = None, [], judge(exp)
+    for name, cfg in [*((k, replace(p.cfg, **kw)) for k, kw in VARIANTS.items()), ('no vocabulary' if p.cfg.classes else 'with vocabulary', vocabulary(exp, p.cfg))]:
         r = score(cfg, schedule, n)
         base = base or r
-        rows.append(dict(variant=name, data=b.data, part='val', episodes=n, steps=schedule.steps, seed=0, **summary(r, None if name=='the model' else base)))
+        rows.append(dict(variant=name, data=exp.name, part='val', episodes=n, steps=schedule.steps, seed=0, **summary(r, None if name=='the model' else base)))
         say(rows[-1])
     return rows
 
 class Encoded:
     "A store of places that are encoded already, for a model whose space does not learn."
-    def __init__(self, b, model):
-        with torch.no_grad(): self.x = torch.cat([model.encoder(b.store[np.arange(i, min(i+256, len(b.images)))]) for i in range(0, len(b.images), 256)])
+    def __init__(self, exp, model):
+        with torch.no_grad(): self.x = torch.cat([model.encoder(exp.features[np.arange(i, min(i+256, len(exp.images)))]) for i in range(0, len(exp.images), 256)])
     def __len__(self): return len(self.x)
     def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
     def mean_of(self, ids): return None
 
-def folds(b):
+def folds(exp):
     "Photographs have too few base labels for one validation task: three folds of labels, each held out of training once."
-    from fsic_nb.metrics import average_precision
     hold = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
     every, rest = [x for h in hold for x in h], ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
     whole = LabelSplit('voc, base labels', train=['cat'], val=every, test=['dog'])
     known = {}
     def one(split, cfg, schedule):
-        if schedule.steps: model = b.fit('refined', split=split, cfg=cfg, schedule=schedule)
-        else: model = start_refined(cfg, b.images, split, b.store, b.g).eval()
+        if schedule.steps: model = train_as(exp, 'refined', split=split, cfg=cfg, schedule=schedule)
+        else: model = cfg.initial_model(replace(exp, split=split)).eval()
         key = (split.name, cfg.classes)                      # beside a vocabulary nothing of the space learns
-        if not cfg.classes or key not in known: known[key] = Encoded(b, model)
+        if not cfg.classes or key not in known: known[key] = Encoded(exp, model)
         model.encoder = torch.nn.Identity()
         return model, known[key]
     def score(cfg, schedule, n):
@@ -162,9 +154,9 @@ def folds(b):
             split = LabelSplit(f'voc, {h[0]} fold', train=[x for x in every if x not in h]+rest, val=h, test=['dog'])
             (model, store), cols = one(split, cfg, schedule), [every.index(x) for x in h]
             for k in SHOTS:
-                eps = Episodes(b.images, whole, 'val', shots=k, queries=QUERIES, seed=0)
+                eps = replace(exp, split=whole).episodes('val', k)
                 for i in range(0, n, 4):
-                    support, query, y = load_episodes(store, b.g, [eps[e] for e in range(i, min(i+4, n))])
+                    support, query, y = load_one(replace(exp, features=store), [eps[e] for e in range(i, min(i+4, n))])
                     with torch.no_grad(): ap = average_precision(model(support)(query).mT.contiguous(), y.mT.contiguous())
                     out[k][i:i+len(ap)][:, cols] = ap[:, cols]
         return {k: np.nanmean(v, 1) for k, v in out.items()}
@@ -173,38 +165,38 @@ def folds(b):
 
 # --- the paper's parts -------------------------------------------------------------------------------------------------------
 
-PARTS = {'gate, convolution, attention': ('gate', 'conv'), 'convolution, gate, attention': ('conv', 'gate'), 'gate, attention': ('gate',),
+ORDERS = {'gate, convolution, attention': ('gate', 'conv'), 'convolution, gate, attention': ('conv', 'gate'), 'gate, attention': ('gate',),
          'convolution, attention': ('conv',), 'attention alone': ()}
 
-def parts(b, n):
+def parts(exp, n):
     "Gate, dynamic convolution and their order; the keep rules of LCM in evaluation."
     rows, base = [], None
-    p = b.plan('paper')
-    for name, which in PARTS.items():
-        model = b.fit('paper', cfg=replace(p.cfg, parts=which))
-        r = b.score({name: model}, 'val', n)[name]
+    p = make_plan('paper', exp, say=quiet)
+    for name, which in ORDERS.items():
+        model = train_as(exp, 'paper', cfg=replace(p.cfg, parts=which))
+        r = score_maps(exp, {name: model}, 'val', n)[name]
         base = base or r
         rows.append(dict(variant=name, part='val', episodes=n, seed=0, **summary(r, None if base is r else base)))
         say(rows[-1])
-    model = b.fit('paper')
+    model = train_as(exp, 'paper')
     for name, kw in {'keep: best quarter': dict(keep='share'), 'keep: label-specific, signed': dict(lcm='label', keep='signed'), 'keep: all': dict(lcm='none')}.items():
         model.cfg = replace(p.cfg, **kw)
-        rows.append(dict(variant=name, part='val', episodes=n, seed=0, **summary(b.score({name: model}, 'val', n)[name], base)))
+        rows.append(dict(variant=name, part='val', episodes=n, seed=0, **summary(score_maps(exp, {name: model}, 'val', n)[name], base)))
         say(rows[-1])
     return rows
 
 
 # --- base labels ---------------------------------------------------------------------------------------------------------------
 
-def labels(b, n):
+def labels(exp, n):
     "WAGP and the refined model after training on 1, 5 and all 25 tasks of 16 labels."
     rows = []
     for tasks in (1, 5, 25):
-        split = replace(b.split, train=b.split.train[:tasks], name=f'{b.split.name}, {tasks} tasks')
+        split = replace(exp.split, train=exp.split.train[:tasks], name=f'{exp.split.name}, {tasks} tasks')
         for method, steps in (('wagp', 500), ('refined', 120)):
-            p = b.plan(method)
-            model = b.fit(method, split=split, schedule=replace(p.schedule, steps=steps))
-            rows.append(dict(method=method, base_labels=16*tasks, part='val', episodes=n, steps=steps, seed=0, **summary(b.score({method: model}, 'val', n)[method])))
+            p = make_plan(method, exp, say=quiet)
+            model = train_as(exp, method, split=split, schedule=replace(p.schedule, steps=steps))
+            rows.append(dict(method=method, base_labels=16*tasks, part='val', episodes=n, steps=steps, seed=0, **summary(score_maps(exp, {method: model}, 'val', n)[method])))
             say(rows[-1])
     return rows
 
@@ -218,7 +210,6 @@ class Repaired(PaperModel):
         self.repair, self.weight = '', torch.nn.Parameter(torch.zeros(()))
 
     def prototypes(self, support):
-        from fsic_nb.support import mean_prototypes
         v, t = self.embed(support.x, support.g)
         if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
         P = self.interact(support.x.map(self.interact.encode_images), support.y, v, t)
@@ -228,31 +219,27 @@ class Repaired(PaperModel):
 REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection',
            'residual and frozen projection')
 
-def repaired(b, repair, steps, n):
+def repaired(exp, repair, steps, n):
     "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
     from fsic_nb.data import select
-    from fsic_nb.refined import fit_principal
-    from fsic_nb.train import train_step
-    torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
-    model = Repaired(PaperConfig(b.store.channels, b.g.shape[1], prototype='wagp'))
+    torch.manual_seed(draw_seed(0, 'weights'))
+    model = Repaired(PaperConfig(exp.features.channels, exp.words.shape[1], prototype='wagp'))
     model.repair = repair
-    eps = b.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
+    eps = exp.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
     # five shots of all 16 labels would need more pictures than a training task has
-    if repair.startswith('five'): eps = Episodes(b.images, b.split, 'train', shots=5, queries=2, ways=8, seed=0)
+    if repair.startswith('five'): eps = exp.episodes('train', 5, queries=2, ways=8)
     if 'frozen' in repair:
-        ids = np.unique(np.concatenate([select(b.images, t) for t in b.split.tasks('train')]))
         visual = model.embed.visual.requires_grad_(False)
-        for p, v in zip((visual.weight, visual.bias), fit_principal(b.store, ids, model.cfg.dim)): p.data.copy_(v)
+        for p, v in zip((visual.weight, visual.bias), fit_principal(exp.features, exp.training, model.cfg.dim)): p.data.copy_(v)
     opt = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
     schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
     for step in range(steps):
-        train_step(model, opt, load_episodes(b.store, b.g, [eps[step]]), schedule.at(step), 0, step)
-        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(b.score({'m': model.eval()}, 'val', n)['m'])))
+        train_step(model, opt, load_one(exp, [eps[step]]), schedule.at(step), 0, step)
+        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(score_maps(exp, {'m': model.eval()}, 'val', n)['m'])))
     return model, curve
 
 def exchanged(model, what):
     "The same model shown another label's pictures, or told another label's word."
-    from fsic_nb.support import Features, Support
     def method(s):
         if what=='pictures': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
         if what=='words': s = Support(s.x, s.y, s.g.roll(1, -2))
@@ -260,14 +247,13 @@ def exchanged(model, what):
     return method
 
 @torch.no_grad()
-def moved(b, model, n):
+def moved(exp, model, n):
     "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy over the places of the positives (1: it looks everywhere alike)."
-    from fsic_nb.support import Features, Support
     out = []
     for k in SHOTS:
-        eps = b.episodes('val', k)
+        eps = exp.episodes('val', k)
         for e in range(n):
-            s, _, _ = load_episodes(b.store, b.g, [eps[e]])
+            s, _, _ = load_one(exp, [eps[e]])
             P, v, t = model.prototypes(s)
             far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
             apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
@@ -278,35 +264,34 @@ def moved(b, model, n):
                             cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
     return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('apart', 'pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
 
-def collapse(b, n, steps):
+def collapse(exp, n, steps):
     "Everything 24_collapse shows."
-    wagp, paper, refined = b.fit('wagp'), b.fit('paper'), b.fit('refined')
-    from fsic_nb.support import simpleshot
-    methods = {f'{m}, {w}': exchanged(f, w) for m, f in dict(simpleshot=simpleshot(b.centre), wagp=wagp, paper=paper, refined=refined).items() for w in ('as they are', 'pictures', 'words')}
-    probe = [dict(method=k.split(', ')[0], exchanged=k.split(', ')[1], **summary(r)) for k, r in b.score(methods, 'val', n).items()]
+    wagp, paper, refined = train_as(exp, 'wagp'), train_as(exp, 'paper'), train_as(exp, 'refined')
+    methods = {f'{m}, {w}': exchanged(f, w) for m, f in dict(simpleshot=simpleshot(exp.centre), wagp=wagp, paper=paper, refined=refined).items() for w in ('as they are', 'pictures', 'words')}
+    probe = [dict(method=k.split(', ')[0], exchanged=k.split(', ')[1], **summary(r)) for k, r in score_maps(exp, methods, 'val', n).items()]
     say(probe)
     repairs = []
     for repair in REPAIRS:
-        model, curve = repaired(b, repair, steps, n)
-        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(b, model.eval(), 5), curve=curve))
+        model, curve = repaired(exp, repair, steps, n)
+        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(exp, model.eval(), 5), curve=curve))
         say((repair, curve[-1]))
-    return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(b, wagp, 10)), repairs=repairs)
+    return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(exp, wagp, 10)), repairs=repairs)
 
 
 # --- where the kept places lie ---------------------------------------------------------------------------------------------------
 
 @torch.no_grad()
-def places(b, n):
+def places(exp, n):
     "Precision and lift of the kept places, round by round, and the kept share by size of the object."
-    model, rows, sizes = b.fit('refined'), [], []
+    model, rows, sizes = train_as(exp, 'refined'), [], []
     for part in ('val', 'test'):
         for k in SHOTS:
-            eps, found = b.episodes(part, k), []
+            eps, found = exp.episodes(part, k), []
             for e in range(n):
-                s, _, _ = load_episodes(b.store, b.g, [eps[e]])
+                s, _, _ = load_one(exp, [eps[e]])
                 trace = []
                 model.prototypes(s, trace)
-                cover = torch.as_tensor(b.scenes.coverage(s.x.ids, s.labels, b.store.grid))[s.y]
+                cover = torch.as_tensor(exp.scenes.coverage(s.x.ids, s.labels, exp.features.grid))[s.y]
                 right = cover>=.25
                 kept = torch.stack([keep_helpful(a[s.y]) for _, a in trace])                              # (rounds, pairs, L)
                 found.append(torch.stack([torch.stack([(r&right).sum()/r.sum(), right.float().mean(), r.float().mean()]) for r in kept]))
@@ -323,15 +308,13 @@ def places(b, n):
 
 
 @torch.no_grad()
-def gallery(b):
+def gallery(exp):
     "figures/gallery.png: the supports of one test episode where the kept places are most and least right."
-    import matplotlib.pyplot as plt
-    from fsic_nb.show import save_figure, show_places, style
     style()
-    ep, trace, rows = b.episodes('test', 5)[0], [], (('most right', slice(-1, -4, -1)), ('least right', slice(0, 3)))
-    s, _, _ = load_episodes(b.store, b.g, [ep])
-    b.fit('refined').prototypes(s, trace)
-    cover, kept = b.scenes.coverage(ep.support, ep.labels, b.store.grid), keep_helpful(trace[-1][1][0]).numpy()
+    ep, trace, rows = exp.episodes('test', 5)[0], [], (('most right', slice(-1, -4, -1)), ('least right', slice(0, 3)))
+    s, _, _ = load_one(exp, [ep])
+    train_as(exp, 'refined').prototypes(s, trace)
+    cover, kept = exp.scenes.coverage(ep.support, ep.labels, exp.features.grid), keep_helpful(trace[-1][1][0]).numpy()
     pairs = np.argwhere(ep.y)
     precision = np.array([(kept[j, i]&(cover[j, i]>=.25)).sum()/kept[j, i].sum() for j, i in pairs])
     order = np.argsort(precision, kind='stable')
@@ -339,8 +322,8 @@ def gallery(b):
     for axes, (name, best) in zip(axs, rows):
         for ax, k in zip(axes, order[best]):
             j, i = pairs[k]
-            label = b.images.names[ep.labels[i]]
-            show_places(b.images.paths[ep.support[j]], ax=ax, keep=kept[j, i], truth=b.scenes.masks(ep.support[j])[label], title=f'{label}: {100*precision[k]:.0f} % right')
+            label = exp.images.names[ep.labels[i]]
+            show_places(exp.images.paths[ep.support[j]], ax=ax, keep=kept[j, i], truth=exp.scenes.masks(ep.support[j])[label], title=f'{label}: {100*precision[k]:.0f} % right')
         axes[0].text(-.06, .5, name, rotation=90, va='center', ha='right', transform=axes[0].transAxes)
     fig.tight_layout()
     save_figure(fig, results_folder.parents[1]/'figures'/'gallery.png', dpi=75)
@@ -357,11 +340,11 @@ def main():
     a = parser.parse_args()
     keep_freed_memory()
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
-    b = Bench(a.data, a.root)
-    if a.what=='gallery': return gallery(b)
+    exp = prepare(a.data, a.root)
+    if a.what=='gallery': return gallery(exp)
     n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
     made = dict(results=results, parts=parts, labels=labels, places=places).get(a.what)
-    rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](b, n, a.steps) if made is None else made(b, n)
+    rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](exp, n, a.steps) if made is None else made(exp, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
     write_json(results_folder/f'{name}.json', rows)
     say(f'data/results/{name}.json written')
