@@ -27,7 +27,7 @@ def pool(
 def normalise_rho(
     rho:Float[np.ndarray, "*b L"], # importance weights
 )->Float[np.ndarray, "*b L"]: # in (0, 1]
-    "Stretch each image's weights to [0, 1], then lift the zero to the second-smallest (paper, step 6)."
+    "Stretch weights to [0, 1] per image; lift the zero to the second-smallest (paper, step 6)."
     lo = rho.min(-1, keepdims=True)
     hi = rho.max(-1, keepdims=True)
     r = (rho-lo)/np.maximum(hi-lo, np.finfo(float).tiny)
@@ -39,7 +39,7 @@ def gram(
     x:Float[Tensor, "*b S L D"], # embedded local features W_v f
     b:Float[Tensor, "D"],        # bias b_v
     t:Float[Tensor, "*b N D"],   # initial prototypes
-)->tuple[Float[np.ndarray, "*b S L+1 L+1+N"], Float[np.ndarray, "*b S L+1 N"]]: # [G, A] and A, float64
+)->tuple[Float[np.ndarray, "*b S L+1 L+1+N"], Float[np.ndarray, "*b S L+1 N"]]: # [G, A] and A
     "Tabulate the inner products of the local features with each other and with the labels."
     L, D = x.shape[-2:]
     z = x.new_empty(*x.shape[:-2], L+1, D, dtype=torch.float64)
@@ -48,9 +48,10 @@ def gram(
     t = F.normalize(t.double(), dim=-1)
     A = z@(t.mT/L)[...,None,:,:]
     G = (z@z.mT).div_(L*L)
-    return torch.cat([G, A], -1).cpu().numpy(), A.cpu().numpy()
+    GA = torch.cat([G, A], -1)
+    return GA.cpu().numpy(), A.cpu().numpy()
 
-# %% ../nbs/12_lcm.ipynb #cea22189
+# %% ../nbs/12_lcm.ipynb #5548c3d7
 def lcm_gradient(
     tables:tuple,                  # [G, A] and A, from `gram`
     rho:Float[np.ndarray, "*b S L"], # importance weights
@@ -69,7 +70,8 @@ def lcm_gradient(
     p = 1/(1+np.exp(20*d-20))
     w = (p-y)*(d>1e-3)/d*(20*inv/(N*S))
     turn = (w*cos).sum(-1, keepdims=True)*inv
-    return (A@w[...,None])[...,:L,0]-turn*Gr[...,:L]
+    pull = (A@w[...,None])[...,:L,0]
+    return pull-turn*Gr[...,:L]
 
 # %% ../nbs/12_lcm.ipynb #4074d65c
 @torch.no_grad()
@@ -109,15 +111,17 @@ def score_without(
     total = x.sum(-2)
     v = total/L+b
     c = total/(L-1)+b                                       # v without k is c - x_k/(L-1)
-    A = (x.flatten(-3, -2)@t.mT).unflatten(-2, x.shape[-3:-1])
-    inner = torch.cat([(c@t.mT)[...,None,:]-A/(L-1), (v@t.mT)[...,None,:]], -2)
+    A = x.flatten(-3, -2)@t.mT
+    A = A.unflatten(-2, x.shape[-3:-1])                     # (*b, S, L, N)
+    left = (c@t.mT)[...,None,:]-A/(L-1)
+    inner = torch.cat([left, (v@t.mT)[...,None,:]], -2)
     cross = torch.linalg.vecdot(x, c[...,None,:])
     own = torch.linalg.vector_norm(x, dim=-1).square()
-    without = c.square().sum(-1)[...,None]-2/(L-1)*cross+own/(L-1)**2
-    square = torch.cat([without, v.square().sum(-1)[...,None]], -1)
+    left = c.square().sum(-1, keepdim=True)-2/(L-1)*cross+own/(L-1)**2
+    square = torch.cat([left, v.square().sum(-1, keepdim=True)], -1)
     return cos_score(inner*square.clamp_min(1e-12).rsqrt()[...,None])
 
-# %% ../nbs/12_lcm.ipynb #ef0790f0
+# %% ../nbs/12_lcm.ipynb #cc82dabf
 def leave_one_out(
     x:Float[Tensor, "*b S L D"], # embedded local features W_v f
     b:Float[Tensor, "D"],        # bias b_v
@@ -126,7 +130,8 @@ def leave_one_out(
 )->Float[Tensor, "*b S N L"]: # delta, positive: the local feature helps
     "Compute how the loss of every pair changes without each local feature (paper, step 6)."
     s = score_without(x, b, t)
-    loss = s.exp().log1p()-s*y[...,None,:].to(s.dtype)
+    target = y[...,None,:].to(s.dtype)
+    loss = s.exp().log1p()-s*target
     return (loss[...,:-1,:]-loss[...,-1:,:]).mT
 
 # %% ../nbs/12_lcm.ipynb #8d00ad4e
@@ -136,7 +141,7 @@ def keep_literal(
     "Keep by the author's absolute rule (paper, step 6)."
     return (1e8*scores).sigmoid()>=.65
 
-# %% ../nbs/12_lcm.ipynb #b5973659
+# %% ../nbs/12_lcm.ipynb #9d877a9d
 def keep_share(
     scores:Float[Tensor, "*b L"], # any
     share:float=.25,              # of the local features; at least one is kept
@@ -146,6 +151,7 @@ def keep_share(
     best = scores.topk(k, -1).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)
 
+# %% ../nbs/12_lcm.ipynb #92688933
 def keep_signed(
     delta:Float[Tensor, "*b L"], # signed loss changes
 )->Bool[Tensor, "*b L"]: # the best one when none helps
