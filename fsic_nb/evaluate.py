@@ -18,6 +18,21 @@ from .metrics import episode_metrics, interval, paired_interval
 from .protocols import METHOD_NAMES, FixedEpisodes
 from .support import load_episodes
 
+# %% ../nbs/22_evaluate.ipynb #8038ee47
+def _add_metrics(
+    r:dict,     # of one method: 'scores' (E, Q, N) of some batches, 'metrics'; changed in place
+    truth:list, # labels (E, Q, N) of the same batches
+):
+    "Turn the scores of some batches into metrics."
+    r['metrics'].append(episode_metrics(torch.cat(r['scores']), torch.cat(truth)))
+    r['scores'].clear()
+
+def _join(
+    parts:list, # dicts of arrays
+)->dict: # name -> array
+    "Concatenate the metrics of some batches."
+    return {k: np.concatenate([m[k] for m in parts]) for k in parts[0]}
+
 # %% ../nbs/22_evaluate.ipynb #51a96da8
 @torch.no_grad()
 def evaluate(
@@ -52,20 +67,6 @@ def evaluate(
             out[name]['seconds'] += time.perf_counter()-start
         if last: truth.clear()
     return {name: dict(seconds=r['seconds'], **_join(r['metrics'])) for name, r in out.items()}
-
-def _add_metrics(
-    r:dict,     # of one method: 'scores' (E, Q, N) of some batches, 'metrics'; changed in place
-    truth:list, # labels (E, Q, N) of the same batches
-):
-    "Turn the scores of some batches into metrics."
-    r['metrics'].append(episode_metrics(torch.cat(r['scores']), torch.cat(truth)))
-    r['scores'].clear()
-
-def _join(
-    parts:list, # dicts of arrays
-)->dict: # name -> array
-    "Concatenate the metrics of some batches."
-    return {k: np.concatenate([m[k] for m in parts]) for k in parts[0]}
 
 # %% ../nbs/22_evaluate.ipynb #8a9f75c4
 def records(

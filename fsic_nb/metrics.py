@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .core import FsicError, rng
 
-# %% ../nbs/20_metrics.ipynb #ec066e21
+# %% ../nbs/20_metrics.ipynb #512c7f6c
 def _check_weights(
     weights, # how often each score counts, broadcasts to (...)
     s:Float[Tensor, "*b"], # scores
@@ -27,6 +27,7 @@ def _check_weights(
         raise FsicError(f'weights {tuple(w.shape)} do not broadcast to '
                         f'scores {tuple(s.shape)}.') from e
 
+# %% ../nbs/20_metrics.ipynb #ec066e21
 def _check_scores(
     scores,       # logits (...)
     y,            # truth (...)
