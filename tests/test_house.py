@@ -285,9 +285,6 @@ def body_of(f)->str:
 
 # --- exports ----------------------------------------------------------------------------------------------------------------
 
-# The parts of a benchmark: `fsic_bench` runs them, tests/test_speed.py holds them against the library.
-NOT_SHOWN = {'speed'}
-
 outside = set().union(*(used(ast.parse(p.read_text(encoding='utf-8'))) for d in ('tests', 'tools') for p in sorted((root/d).glob('*.py'))))
 
 
@@ -305,7 +302,7 @@ def test_no_export_is_dead(name):
     assert not dead, f'fsic_nb.{name} exports {dead}, which nothing uses; delete them'
 
 
-@pytest.mark.parametrize('name', sorted({*modules}-NOT_SHOWN))
+@pytest.mark.parametrize('name', sorted(modules))
 def test_every_export_is_shown(name):
     "Its notebook uses it in a cell of its own, or speaks of it."
     shown = shown_in(chapters[root/'nbs'/f'{notebook_of[name]}.ipynb'])
