@@ -129,7 +129,7 @@ def label_propagation(
 def _largest(
     c:Float[Tensor, "*b n"], # cosines
     k:int, # how many
-)->Float[Tensor, "*b _"]: # the largest
+)->Float[Tensor, "*b _"]: # (..., k)
     "Return the k largest values of the last dimension."
     return c.topk(k, -1).values if k>1 else c.amax(-1, keepdim=True)
 
@@ -285,6 +285,7 @@ class LasoConfig(Configuration, kind='laso'):
         "Make the module of this configuration, with random weights."
         return Laso(self)
 
+# %% ../nbs/23_baselines.ipynb #e92cfaf6
 class Laso(nn.Module):
     "Augment the support by learned set operations, as LaSO (Alfassi et al., CVPR 2019)."
     def __init__(self, cfg:LasoConfig):
