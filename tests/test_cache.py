@@ -2,7 +2,7 @@
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from fsic_nb.baselines import localknn
+from fsic_nb.baselines import local_knn
 from fsic_nb.cache import Cache
 from fsic_nb.model import PaperConfig
 from fsic_nb.refined import RefinedConfig
@@ -59,7 +59,7 @@ def fresh(cfg):
 
 METHODS = {str(kw): fresh(PaperConfig(C, W, dim=16, heads=2, lcm_steps=20, **kw)) for kw in
            (dict(), dict(lcm='label', keep='share'), dict(lcm='exact', keep='signed'), dict(prototype='wagp'), dict(prototype='words'), dict(parts=()), dict(parts=('conv', 'gate')))}
-METHODS.update(refined=fresh(RefinedConfig(C, W, dim=16)), vocabulary=fresh(RefinedConfig(C, W, dim=12, classes=4)), simpleshot=simpleshot(torch.zeros(C)), localknn=localknn(torch.zeros(C)))
+METHODS.update(refined=fresh(RefinedConfig(C, W, dim=16)), vocabulary=fresh(RefinedConfig(C, W, dim=12, classes=4)), simpleshot=simpleshot(torch.zeros(C)), localknn=local_knn(torch.zeros(C)))
 
 @pytest.mark.parametrize('name', METHODS)
 def test_methods_do_not_notice(name):
