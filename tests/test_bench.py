@@ -1,5 +1,5 @@
 "The slow versions are equal to the library's fast ones, and the bench's file is well-formed. No clock is judged here."
-import json, math
+import inspect, json, math
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,3 +218,20 @@ def test_turns_alternate_and_medians_are_kept():
 def test_nothing_of_torch_is_imported_to_answer(what):
     guard = 'import atexit, sys; atexit.register(lambda: print("torch" in sys.modules))\n'
     assert bench.run_fresh(guard+bench.STARTS[what][1]).split()[-1]=='False'
+
+
+def test_the_command_hands_its_options_over(monkeypatch):
+    "By position, so both must name them in the same order."
+    from fsic_nb.cli import fsic_bench
+    given, names = [], [*inspect.signature(fsic_bench).parameters]
+    assert names==[*inspect.signature(bench.measure).parameters][:-1]
+    monkeypatch.setattr(bench, 'measure', lambda *args: given.append(args))
+    fsic_bench(stages='loo', repeats=1, quick=True)
+    assert given==[('', 'loo', 1, True, False)]
+
+
+def test_everything_is_measured(tmp_path):
+    "With the curves, the growth and the large store, which run in processes of their own."
+    res = bench.measure(tmp_path/'b.json', 'loo', 1, True, True, quiet)
+    assert {r['curve'] for r in res['curves']}=={'ways', 'shots', 'places', 'images'} and len(res['large_store'])==1
+    assert [r['what'] for r in res['startup']]==[*bench.STARTS] and read_json(tmp_path/'b.json')==res
