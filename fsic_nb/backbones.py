@@ -33,14 +33,15 @@ def place_boxes(
     return np.stack([c*width/w, r*height/h, (c+1)*width/w, (r+1)*height/h], 1)
 
 # %% ../nbs/04_backbones.ipynb #2ac638c6
+_METHOD = 'whole picture to a square, Pillow bicubic, JPEG draft 2x, alpha on white, v1'
+
 @dataclass(frozen=True)
 class Transform:
     "Squeeze a *whole* image to the square that a network expects, then $(x - mean)/std$."
     size:int=224 # pixels of a side
     mean:tuple=(127., 127., 127.) # per colour, on the scale 0..255
     std:tuple=(128., 128., 128.) # the same
-    method:str=('whole picture to a square, Pillow bicubic, JPEG draft 2x, '
-                'alpha on white, v1') # what is done, in words; part of every key
+    method:str=_METHOD # what is done, in words; part of every key
 
     def __call__(self,
         source, # a path, bytes, or a PIL image

@@ -132,7 +132,7 @@ def read_text(
 
 # %% ../nbs/00_core.ipynb #66d6c4d1
 def rng(
-    *key:int|str, # whole numbers and words, e.g. seed, part, episode
+    *key:int|np.integer|str, # whole numbers and words, e.g. seed, part, episode
 )->np.random.Generator: # a fresh generator
     "Return a random generator that is a function of its key alone, e.g. `rng(seed, 'test', e)`."
     def number(k):
@@ -142,7 +142,7 @@ def rng(
 
 # %% ../nbs/00_core.ipynb #dc4374c2
 def draw_seed(
-    *key:int|str, # as for `rng`
+    *key:int|np.integer|str, # as for `rng`
 )->int: # from 0 to 2**31-1
     "Draw the seed of a torch generator."
     return int(rng(*key).integers(2**31))

@@ -91,9 +91,9 @@ PARTS = ('train', 'val', 'test')
 class LabelSplit:
     "Split label names into training, model selection and test: lists of tasks that share none."
     name:str # what the split is called in results
-    train:list # tasks, each a list of label names; a plain list of names is one task
-    val:list # tasks whose labels choose the model
-    test:list # tasks whose labels are never seen before
+    train:object # list of tasks, each a list of label names; a plain list of names is one task
+    val:object # tasks whose labels choose the model
+    test:object # tasks whose labels are never seen before
     source:str = '' # who made this split
 
     def __post_init__(self):

@@ -172,7 +172,7 @@ def _check(self:Episodes):
 
 @patch
 def __getitem__(self:Episodes,
-    e:int, # number of the episode, from 0; there is no last one
+    e, # int, number of the episode, from 0; there is no last one
 )->Episode:
     "Draw episode `e`, the same whenever and wherever it is asked for."
     if not isinstance(e, (int, np.integer)) or e<0:

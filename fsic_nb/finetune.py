@@ -110,7 +110,6 @@ class FineTunedConfig(Configuration, kind='finetuned'):
     weights:str|None = 'default' # start: 'default', torchvision's such as 'IMAGENET1K_V2', a .safetensors file, or None
 
     def __post_init__(self):
-        if isinstance(self.head, dict): object.__setattr__(self, 'head', Configuration.from_dict(self.head))
         if self.batch_norm not in BATCH_NORMS:
             raise FsicError(f"FineTunedConfig: batch_norm is {self.batch_norm!r}; "
                             f"it must be one of {', '.join(BATCH_NORMS)}.")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['draw_weights', 'apply_linear', 'apply_norm', 'embed_episode', 'score_pair', 'score_all', 'pair_losses',
-           'attend_heads', 'attend_word', 'map_features', 'wagp_prototypes', 'stretch_rho', 'iterate_lcm',
+           'map_features', 'attend_heads', 'attend_word', 'wagp_prototypes', 'stretch_rho', 'iterate_lcm',
            'leave_each_out', 'keep_features', 'gate_channels', 'convolve_word', 'cross_prototypes', 'Switches',
            'select_features', 'plain', 'training_loss']
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# %% ../nbs/09_paper.ipynb #9f744ddd
+# %% ../nbs/09_paper.ipynb #05f2fe32
 def draw_weights(
     channels:int,        # C, of the local features
     word_dim:int,        # W, of the word vectors
@@ -26,7 +26,8 @@ def draw_weights(
     "Draw fresh weights under the names of `PaperModel.state_dict()`."
     linear = {'embed.visual': (dim, channels), 'embed.word': (dim, word_dim),
               'interact.place.0': (dim, channels), 'interact.norm': (dim,),
-              'interact.parts.gate.down': (bottleneck, dim), 'interact.parts.gate.up': (dim, bottleneck),
+              'interact.parts.gate.down': (bottleneck, dim),
+              'interact.parts.gate.up': (dim, bottleneck),
               'interact.parts.conv.write': (2*dim*rank, dim), 'interact.parts.conv.inner': (rank,),
               'interact.parts.conv.outer': (dim,), 'interact.parts.conv.after': (dim,)}
     attention = {**{f'attend.{n}': (dim, dim) for n in ('query', 'key', 'value', 'out')},
@@ -34,23 +35,23 @@ def draw_weights(
     linear |= {f'interact.word_attention.{n}': shape for n, shape in attention.items()}
     weights = {}
     for name, shape in linear.items():
-        norm = len(shape)==1
-        weights[f'{name}.weight'] = torch.ones(shape) if norm else torch.randn(shape)/(3*shape[1])**.5
+        weights[f'{name}.weight'] = torch.ones(shape)           # of a norm
+        if len(shape)==2: weights[f'{name}.weight'] = torch.randn(shape)/(3*shape[1])**.5
         if not name.endswith(('gate.down', 'attend.key')):
             weights[f'{name}.bias'] = torch.zeros(shape[0])
     return weights
 
 # %% ../nbs/09_paper.ipynb #66af3805
 def apply_linear(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     name:str,                  # of the layer
     x:Float[Tensor, "... n"],  # vectors
-)->Float[Tensor, "... m"]: # W x + b
+)->Float[Tensor, "... _"]: # W x + b
     "Apply the linear layer of this name; one without a bias has none."
     return x@weights[f'{name}.weight'].T+weights.get(f'{name}.bias', 0)
 
 def apply_norm(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     name:str,                  # of the layer
     x:Float[Tensor, "... n"],  # vectors
 )->Float[Tensor, "... n"]: # normalised
@@ -61,7 +62,7 @@ def apply_norm(
 
 # %% ../nbs/09_paper.ipynb #4841a270
 def embed_episode(
-    weights:dict[str, Tensor],  # name -> tensor
+    weights:dict[str, Tensor],  # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],   # local features
     g:Float[Tensor, "N W"],     # word vectors
 )->tuple[Float[Tensor, "S D"], Float[Tensor, "N D"]]: # visual embeddings v and initial prototypes t
@@ -99,9 +100,17 @@ def pair_losses(
     "Compute the loss of every pair of image and label; their mean is the paper's (paper, step 3)."
     return F.binary_cross_entropy_with_logits(score_all(v, t), y.to(v.dtype), reduction='none')
 
-# %% ../nbs/09_paper.ipynb #4d639a51
+# %% ../nbs/09_paper.ipynb #52c10397
+def map_features(
+    weights:dict[str, Tensor], # name -> tensor (any shape)
+    f:Float[Tensor, "... C"],  # local features
+)->Float[Tensor, "... D"]: # mapped local features x
+    "Map local features into the joint space and normalise them (paper, step 4)."
+    return apply_norm(weights, 'interact.norm', apply_linear(weights, 'interact.place.0', f))
+
+# %% ../nbs/09_paper.ipynb #d639f882
 def attend_heads(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     q:Float[Tensor, "D"],      # query of a label
     x:Float[Tensor, "n D"],    # mapped local features
     heads:int=8,               # H
@@ -115,29 +124,23 @@ def attend_heads(
     share = (query@key.mT/key.shape[-1]**.5).softmax(-1)                    # (H, 1, n)
     return apply_linear(weights, f'{name}.out', (share@value).flatten())
 
-# %% ../nbs/09_paper.ipynb #363cc9b0
+# %% ../nbs/09_paper.ipynb #1a940382
 def attend_word(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     q:Float[Tensor, "D"],      # query of a label
     x:Float[Tensor, "n D"],    # mapped local features
     heads:int=8,               # H
 )->Float[Tensor, "D"]: # u
     "Describe what local features show of a label: attention and a small network (paper, step 4)."
     name = 'interact.word_attention'
-    a = attend_heads(weights, q, x, heads)
-    hidden = F.gelu(apply_linear(weights, f'{name}.mlp.0', apply_norm(weights, f'{name}.before', a)))
-    return apply_norm(weights, f'{name}.after', a+apply_linear(weights, f'{name}.mlp.3', hidden))
+    z = attend_heads(weights, q, x, heads)
+    hidden = apply_linear(weights, f'{name}.mlp.0', apply_norm(weights, f'{name}.before', z))
+    hidden = F.gelu(hidden)
+    return apply_norm(weights, f'{name}.after', z+apply_linear(weights, f'{name}.mlp.3', hidden))
 
-# %% ../nbs/09_paper.ipynb #3d0b8a5a
-def map_features(
-    weights:dict[str, Tensor], # name -> tensor
-    f:Float[Tensor, "... C"],  # local features
-)->Float[Tensor, "... D"]: # mapped local features x
-    "Map local features into the joint space and normalise them (paper, step 4)."
-    return apply_norm(weights, 'interact.norm', apply_linear(weights, 'interact.place.0', f))
-
+# %% ../nbs/09_paper.ipynb #d61f4379
 def wagp_prototypes(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],  # local features
     y:Bool[Tensor, "S N"],     # which image carries which label
     g:Float[Tensor, "N W"],    # word vectors
@@ -145,7 +148,7 @@ def wagp_prototypes(
 )->Float[Tensor, "N D"]: # prototypes P
     "Make prototypes as the predecessor does, label by label and image by image (paper, step 4)."
     v, t = embed_episode(weights, f, g)
-    P = list(t)                                                 # a label without a positive keeps its word
+    P = list(t)                                 # a label without a positive keeps its word
     for i in range(len(t)):
         positives = [j for j in range(len(f)) if y[j, i]]
         if not positives: continue
@@ -155,11 +158,11 @@ def wagp_prototypes(
         P[i] = sum(share*each for share, each in zip(agreement, u))
     return torch.stack(P)
 
-# %% ../nbs/09_paper.ipynb #d2c8b935
+# %% ../nbs/09_paper.ipynb #174da4d1
 def stretch_rho(
     rho:Float[Tensor, "S L"], # importance weights
 )->Float[Tensor, "S L"]: # stretched, in (0, 1]
-    "Stretch each image's weights to [0, 1] and lift the zero to the second-smallest (paper, step 6)."
+    "Stretch each image's weights to [0, 1], the zero to the second-smallest (paper, step 6)."
     out = []
     for r in rho:
         r = (r-r.min())/(r.max()-r.min()).clamp_min(torch.finfo(r.dtype).tiny)
@@ -167,7 +170,7 @@ def stretch_rho(
         out.append(r.clamp_min(second))
     return torch.stack(out)
 
-# %% ../nbs/09_paper.ipynb #fba8a288
+# %% ../nbs/09_paper.ipynb #5433eb42
 def iterate_lcm(
     f:Float[Tensor, "S L C"], # local features
     W:Float[Tensor, "D C"],   # weight W_v
@@ -190,7 +193,7 @@ def iterate_lcm(
         adam.step()
     return lcm
 
-# %% ../nbs/09_paper.ipynb #575f3a59
+# %% ../nbs/09_paper.ipynb #cd086d33
 def leave_each_out(
     x:Float[Tensor, "S L D"], # embedded local features W_v f
     b:Float[Tensor, "D"],     # bias b_v
@@ -207,7 +210,7 @@ def leave_each_out(
         out.append(pair_losses((x*mask).sum(1)/(L-1)+b, t, y)-full)
     return torch.stack(out, -1)
 
-# %% ../nbs/09_paper.ipynb #91516a92
+# %% ../nbs/09_paper.ipynb #25460d6d
 def keep_features(
     lcm:Float[Tensor, "S n L"], # loss changes: of all labels together (n = 1) or of each (n = N)
     rule:str='literal',         # 'literal' (the author's), 'share' or 'signed'
@@ -221,9 +224,9 @@ def keep_features(
         for i in range(lcm.shape[1]): keep[j, i, lcm[j, i].topk(best).indices] = True
     return keep
 
-# %% ../nbs/09_paper.ipynb #1bbe06f7
+# %% ../nbs/09_paper.ipynb #601110b0
 def gate_channels(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     x:Float[Tensor, "n D"],    # mapped local features
     q:Float[Tensor, "D"],      # query of a label
 )->Float[Tensor, "n D"]: # gated
@@ -232,9 +235,9 @@ def gate_channels(
     c = apply_linear(weights, f'{name}.up', apply_linear(weights, f'{name}.down', x+q)).sigmoid()
     return x*c+x
 
-# %% ../nbs/09_paper.ipynb #f3383cf9
+# %% ../nbs/09_paper.ipynb #3083b714
 def convolve_word(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     x:Float[Tensor, "n D"],    # mapped local features
     t:Float[Tensor, "D"],      # initial prototype of a label
 )->Float[Tensor, "n D"]: # convolved
@@ -247,18 +250,18 @@ def convolve_word(
     o = apply_norm(weights, f'{name}.outer', h@B).relu()
     return apply_norm(weights, f'{name}.after', x+o)
 
-# %% ../nbs/09_paper.ipynb #3a9788be
+# %% ../nbs/09_paper.ipynb #295b668d
 def cross_prototypes(
-    weights:dict[str, Tensor],          # name -> tensor; which parts it names says which act, and in which order
-    f:Float[Tensor, "S L C"],           # local features
-    y:Bool[Tensor, "S N"],              # which image carries which label
-    t:Float[Tensor, "N D"],             # initial prototypes
+    weights:dict[str, Tensor], # name -> tensor (any shape); parts act in its order
+    f:Float[Tensor, "S L C"],  # local features
+    y:Bool[Tensor, "S N"],     # which image carries which label
+    t:Float[Tensor, "N D"],    # initial prototypes
     keep:Bool[Tensor, "S N L"]|None=None, # kept local features of each label; None: all
-    heads:int=8,                        # H
+    heads:int=8,               # H
 )->Float[Tensor, "N D"]: # prototypes P
     "Make prototypes by cross-interaction, label by label (paper, step 7)."
     parts = list(dict.fromkeys(n.split('.')[2] for n in weights if n.startswith('interact.parts.')))
-    P = list(t)                                                 # a label without a positive keeps its word
+    P = list(t)                                 # a label without a positive keeps its word
     for i in range(len(t)):
         positives = [j for j in range(len(f)) if y[j, i]]
         if not positives: continue
@@ -272,42 +275,44 @@ def cross_prototypes(
         P[i] = attend_word(weights, q, x, heads)
     return torch.stack(P)
 
-# %% ../nbs/09_paper.ipynb #e2a56c8e
+# %% ../nbs/09_paper.ipynb #55114f62
 @dataclass(frozen=True)
 class Switches:
     "Say what weights do not; the defaults are the paper's method as far as it is known."
     heads:int = 8             # H, of the attention
     prototype:str = 'cross'   # 'cross' (step 7), 'wagp' (step 4) or 'words' (step 1 alone)
-    lcm:str = 'iterated'      # which loss change: 'iterated', 'exact', 'label' (exact, of each label) or 'none'
+    lcm:str = 'iterated'      # 'iterated', 'exact', 'label' (exact, of each label) or 'none'
     keep:str = 'literal'      # which rule: 'literal', 'share' or 'signed'
     share:float = .25         # kept by 'share'
     lcm_steps:int = 200       # of 'iterated'
 
 def select_features(
-    weights:dict[str, Tensor], # name -> tensor
+    weights:dict[str, Tensor], # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],  # local features
     y:Bool[Tensor, "S N"],     # which image carries which label
     t:Float[Tensor, "N D"],    # initial prototypes
     switches=Switches(),       # or a `PaperConfig`
 )->Bool[Tensor, "S N L"]: # kept local features of each label
     "Select local features by loss change and keep rule (paper, step 6)."
-    if switches.lcm=='none': return torch.ones(*y.shape, f.shape[1], dtype=torch.bool, device=f.device)
-    W, b, t = (z.detach() for z in (weights['embed.visual.weight'], weights['embed.visual.bias'], t))
+    if switches.lcm=='none': return y.new_ones(*y.shape, f.shape[1])
+    W = weights['embed.visual.weight'].detach()
+    b = weights['embed.visual.bias'].detach()
+    t = t.detach()
     if switches.lcm=='iterated': lcm = iterate_lcm(f, W, b, t, y, switches.lcm_steps)[:, None]
-    else: lcm = leave_each_out(f@W.T, b, t, y)
+    else: lcm = leave_each_out((f@W.T).detach(), b, t, y)
     if switches.lcm=='exact': lcm = lcm.mean(1, keepdim=True)
     return keep_features(lcm, switches.keep, switches.share).expand(*y.shape, -1)
 
-# %% ../nbs/09_paper.ipynb #4c35d02b
+# %% ../nbs/09_paper.ipynb #cc10306a
 def plain(
-    weights:dict[str, Tensor],      # name -> tensor, as `PaperModel.state_dict()` has them
+    weights:dict[str, Tensor],      # name -> tensor (any shape), as `PaperModel.state_dict()` has them
     f:Float[Tensor, "S L C"],       # local features of the support images
     y:Bool[Tensor, "S N"],          # which support image carries which label
     g:Float[Tensor, "N W"],         # word vectors of the labels
     f_query:Float[Tensor, "Q L C"], # local features of the query images
     switches=Switches(),            # what the weights do not say; a `PaperConfig` will do
 )->Float[Tensor, "Q N"]: # scores
-    "Score the queries of one episode by the whole method, written for reading (paper, steps 1 to 7)."
+    "Score the queries of one episode by the whole method (paper, steps 1 to 7)."
     v, t = embed_episode(weights, f, g)                                   # step 1
     if switches.prototype=='words': P = t
     elif switches.prototype=='wagp':
@@ -321,9 +326,9 @@ def plain(
         scores.append(torch.stack([score_pair(v_query, P_i) for P_i in P])) # steps 2 and 5
     return torch.stack(scores)
 
-# %% ../nbs/09_paper.ipynb #e49ead86
+# %% ../nbs/09_paper.ipynb #9f8e1be2
 def training_loss(
-    weights:dict[str, Tensor],      # name -> tensor
+    weights:dict[str, Tensor],      # name -> tensor (any shape)
     f:Float[Tensor, "S L C"],       # local features of the support images
     y:Bool[Tensor, "S N"],          # which support image carries which label
     g:Float[Tensor, "N W"],         # word vectors of the labels

@@ -152,7 +152,7 @@ def coco_base(
 METHOD_NAMES = dict(
     words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot',
     matching='ML-MatchingNet', bcr='reweighted mean (BCR)', labelprop='label propagation',
-    localknn='kNN on places', relation='ML-RelationNet', laso='LaSO', wagp='WAGP',
+    localknn='kNN on local features', relation='ML-RelationNet', laso='LaSO', wagp='WAGP',
     paper='paper, reconstructed', refined='refined prototypes', oracle='mask oracle')
 
 # %% ../nbs/05b_protocols.ipynb #99212a06
@@ -342,7 +342,7 @@ class FixedEpisodes:
 # %% ../nbs/05b_protocols.ipynb #895cde45
 @patch
 def __getitem__(self:FixedEpisodes,
-    e:int, # number of the run, in the order of `runs`
+    e, # int, number of the run, in the order of `runs`
 )->Episode: # the size of its support differs from run to run
     "Return run `e` as an episode."
     if not isinstance(e, (int, np.integer)) or not 0<=e<len(self):

@@ -12,9 +12,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
-from .core import read_text, FsicError, read_json
+from .core import FsicError, nearest, read_json, read_text
 from .data import ImageSet, check_files
-from .core import nearest
 from .voc import read_voc
 
 # %% ../nbs/01b_readers.ipynb #1669a064

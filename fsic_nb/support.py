@@ -168,4 +168,8 @@ class Configuration:
         own = [f.name for f in fields(cls)]
         if extra := sorted(set(d)-set(own)):
             raise FsicError(f'{cls.__name__}: unknown key {extra[0]!r}; known are {", ".join(own)}.')
-        return cls(**d)
+        # JSON has neither tuples nor configurations within a configuration
+        def value(v):
+            if isinstance(v, list): return tuple(v)
+            return Configuration.from_dict(v) if isinstance(v, dict) and 'kind' in v else v
+        return cls(**{k: value(v) for k, v in d.items()})

@@ -7,9 +7,17 @@ os.environ.update(FSIC_PROGRESS='0', MPLBACKEND='Agg')
 for threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(threads, '1')
 
 import pytest
+from jaxtyping import install_import_hook
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'tools'))
+
+# Annotations are part of what is tested: the library runs with every one of them checked, shapes of tensors included.
+# As for every type checker a whole number is a float, too. Only the commands are left out, whose annotations say how an
+# option is read. FSIC_TYPES=0 switches it off, to debug.
+if os.environ.get('FSIC_TYPES')!='0':
+    modules = [f'fsic_nb.{p.stem}' for p in sorted((root/'fsic_nb').glob('[!_]*.py')) if p.stem!='cli']
+    install_import_hook(modules, 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))')
 
 
 def call(*args, env=None, **kwargs):

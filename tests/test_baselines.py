@@ -3,12 +3,11 @@ import numpy as np, pytest, torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from sklearn.neighbors import NearestNeighbors
-from fsic_nb.baselines import TRAINING_FREE, LasoConfig, RelationConfig, relative_scores, bcr, graph, labelprop, localknn, matching, oracle, protonet
+from fsic_nb.baselines import (TRAINING_FREE, LasoConfig, RelationConfig, bcr, build_graph, label_propagation, local_knn, matchingnet, oracle,
+                               protonet, relative_scores)
 from fsic_nb.core import FsicError
-from fsic_nb.support import Features, Support
-from fsic_nb.support import Configuration
-from fsic_nb.support import simpleshot
 from fsic_nb.runs import load_model, save_model
+from fsic_nb.support import Configuration, Features, Support, simpleshot
 
 C,L,W = 6,9,5
 CENTRE = torch.linspace(-.2, .3, C)
@@ -38,8 +37,8 @@ def fit(cls):
         if p.is_floating_point(): p.add_(.1)               # statistics that are not those of a fresh batch norm
     return m.eval()
 
-METHODS = {**{k: f(CENTRE) for k,f in TRAINING_FREE.items()}, 'oracle': oracle(Masks(), CENTRE), 'sparse': labelprop(CENTRE, 2, .7, .3),
-           'one place': localknn(CENTRE, 1), 'blocks': localknn(CENTRE, 3, 600), 'relation': fit(RelationConfig), 'laso': fit(LasoConfig)}
+METHODS = {**{k: f(CENTRE) for k,f in TRAINING_FREE.items()}, 'oracle': oracle(Masks(), CENTRE), 'sparse': label_propagation(CENTRE, 2, .7, .3),
+           'one place': local_knn(CENTRE, 1), 'blocks': local_knn(CENTRE, 3, 600), 'relation': fit(RelationConfig), 'laso': fit(LasoConfig)}
 every = pytest.mark.parametrize('name', METHODS)
 densities = st.sampled_from([0., .1, .4, 1.])
 
@@ -86,7 +85,7 @@ def test_label_propagation_is_transductive():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), densities)
-def test_among(seed, density):
+def test_relative_scores(seed, density):
     s,_ = make(seed, density=density)
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
     z,there = relative_scores(x, s.y),s.y.any(0)
@@ -116,7 +115,7 @@ def test_bcr_becomes_the_mean():
 @given(st.integers(0, 10**6), densities, st.sampled_from([.1, 1.]))
 def test_matching_is_its_loop(seed, density, tau):
     s,q = make(seed, density=density)
-    got = matching(CENTRE, tau)(s)(q)
+    got = matchingnet(CENTRE, tau)(s)(q)
     for k in range(5):
         a = (F.cosine_similarity((q.means[k]-CENTRE)[None], s.x.means-CENTRE, dim=1)/tau).softmax(0)
         for i in s.y.any(0).nonzero()[:,0]:
@@ -127,7 +126,7 @@ def test_matching_is_its_loop(seed, density, tau):
 def test_graph_has_the_neighbours_of_scikit_learn(seed, k):
     x = F.normalize(torch.randn(11, C, generator=torch.Generator().manual_seed(seed)), dim=-1)
     A = NearestNeighbors(n_neighbors=k).fit(x.numpy()).kneighbors_graph().toarray()>0
-    got = graph(x, k, .3)
+    got = build_graph(x, k, .3)
     assert ((got>0).numpy()==(A|A.T)).all() and torch.allclose(got, got.T) and (got.diagonal()==0).all()
     assert torch.linalg.eigvalsh(got).abs().max()<1+1e-5
 
@@ -135,8 +134,8 @@ def test_graph_has_the_neighbours_of_scikit_learn(seed, k):
 @given(st.integers(0, 10**6), densities, st.floats(0, .9))
 def test_label_propagation_is_its_iteration(seed, density, alpha):
     s,q = make(seed, density=density)
-    got,S = labelprop(CENTRE, 3, alpha, .4)(s)(q),6
-    A = graph(F.normalize(torch.cat([s.x.means, q.means])-CENTRE, dim=-1), 3, .4).double()
+    got,S = label_propagation(CENTRE, 3, alpha, .4)(s)(q),6
+    A = build_graph(F.normalize(torch.cat([s.x.means, q.means])-CENTRE, dim=-1), 3, .4).double()
     def spread(col):
         f = Y = torch.cat([col.double()/col.sum(), torch.zeros(5)])
         for _ in range(300): f = alpha*A@f+Y
@@ -147,7 +146,7 @@ def test_label_propagation_is_its_iteration(seed, density, alpha):
 @given(st.integers(0, 10**6), densities, st.sampled_from([1, 3, 9, 50]), st.sampled_from([1, 10**3, 10**7]))
 def test_localknn_is_its_loop(seed, density, k, memory):
     s,q = make(seed, S=4, density=density)
-    got,there = localknn(CENTRE, k, memory)(s)(q),s.y.any(0)
+    got,there = local_knn(CENTRE, k, memory)(s)(q),s.y.any(0)
     f,fq = F.normalize(s.x.locals-CENTRE, dim=-1),F.normalize(q.locals-CENTRE, dim=-1)
     want = torch.zeros(5, 4)
     for i in there.nonzero()[:,0]:
@@ -175,8 +174,8 @@ def test_oracle_never_looks_at_the_masks_of_queries():
 def test_oracle_refuses():
     s,_ = make(7)
     with pytest.raises(FsicError, match='only scenes have'): oracle(None, CENTRE)
-    with pytest.raises(FsicError, match='make it with `load`'): oracle(Masks(), CENTRE)(Support(Features(s.x.locals), s.y, s.g, s.labels))
-    with pytest.raises(FsicError, match='make it with `load`'): oracle(Masks(), CENTRE)(Support(s.x, s.y, s.g))
+    with pytest.raises(FsicError, match='make it with `load_episodes`'): oracle(Masks(), CENTRE)(Support(Features(s.x.locals), s.y, s.g, s.labels))
+    with pytest.raises(FsicError, match='make it with `load_episodes`'): oracle(Masks(), CENTRE)(Support(s.x, s.y, s.g))
     with pytest.raises(FsicError, match='no square grid'): oracle(Masks(), CENTRE)(Support(Features(s.x.locals[:,:8], ids=s.x.ids), s.y, s.g, s.labels))
 
 both = pytest.mark.parametrize('cls', [RelationConfig, LasoConfig])

@@ -1,5 +1,6 @@
 "`fsic_train` and `fsic_evaluate`, as a user runs them and as functions: runs, names, episodes on COCO, and errors."
 import contextlib, io, json, os, re, shutil, subprocess, sys
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
@@ -54,8 +55,8 @@ def test_train_and_evaluate(run, cache, tmp_path):
     assert [(r.get('run'), r.get('seen')) for r in rows[:4]]==[(None, None)]*3+[(str(run), 0)]
     assert all(r['baseline']=='simpleshot' and 0<r['map']<100 for r in rows) and rows[0]['diff']==0
     assert 'LaSO' in p.stdout and '5-shot mAP' in p.stdout
-    from fsic_nb.studies import compare
-    compare([run], ['protonet', 'oracle'], shots=[1, 5], episodes=3, out=tmp_path/'b.json', quick=True, say=silent)
+    from fsic_nb.studies import Comparison, compare
+    compare([run], ['protonet', 'oracle'], how=Comparison([1, 5], 3, quick=True), out=tmp_path/'b.json', say=silent)
     assert numbers(tmp_path/'b.json')==numbers(tmp_path/'a'/'r.json')
 
 def test_a_finished_run_is_not_trained_again(run, cache):
@@ -66,7 +67,7 @@ def test_a_finished_run_is_not_trained_again(run, cache):
 
 @pytest.mark.parametrize('args,says', [(['--method', 'laso', '--out', 'RUN', '--seed', '1', '--quick'], 'holds another run (seed is 0, not 1)'),
                                        (['--method', 'relation', '--out', 'RUN', '--quick'], 'holds another run (method is laso, not relation)'),
-                                       (['--method', 'lasso'], 'nearest: laso'), (['--method', 'bcr'], "'bcr' is not trained"),
+                                       (['--method', 'lasso'], 'did you mean laso'), (['--method', 'bcr'], "'bcr' is not trained"),
                                        (['--data', 'coco', '--root', '.'], "'scenes' or 'voc'"), (['--data', 'voc'], 'needs --root'),
                                        (['--config', 'x.toml', '--method', 'wagp'], 'says method and data itself'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
                                        (['--seed', '-1'], '--seed -1'), (['--out', 'full'], 'is there and is no run')])
@@ -92,7 +93,7 @@ def run_cli(f, args):
 @pytest.mark.parametrize('args,says', [
     (['--shots', '0'], "--shots '0': expected whole numbers from 1 on"), (['--shots', '1;5'], 'such as 1,5'), (['--episodes', '1'], '--episodes 1: an interval needs at least 2'),
     (['--run', 'nowhere'], '--run nowhere: no such folder; make it with fsic_train'), (['--run', 'full'], 'is no run (it has no about.json)'),
-    (['--method', 'refind'], "no method is called 'refind'; nearest: refined"), (['--method', 'zzz'], 'known are protonet, simpleshot'),
+    (['--method', 'refind'], "no method is called 'refind'; did you mean refined"), (['--method', 'zzz'], 'known are protonet, simpleshot'),
     (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),
     (['--method', 'refined', '--data', 'coco', '--root', '.'], 'refined: nothing is trained on coco; name a run of refined'),
     (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
@@ -127,45 +128,44 @@ def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
 
 def test_every_method_has_a_plan(quick):
     from fsic_nb.recipes import RECIPES, make_plan, run_folder
-    args = *quick[:4],0,True
-    plans = {m: make_plan(m, 'scenes', *args, say=silent) for m in RECIPES}
+    plans = {m: make_plan(m, quick, 0, True, silent) for m in RECIPES}
     assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: [1, 5] if m=='refined' else [1] for m in RECIPES}
-    assert plans['paper'].basis==run_folder('wagp', plans['wagp'], quick[2], quick[3], 0, True).name
-    assert len({run_folder('x', p, quick[2], quick[3]) for p in plans.values()})==len(plans)
-    assert make_plan('refined', 'voc', *args, say=silent).cfg.classes==1000
+    assert plans['paper'].basis==run_folder('wagp', plans['wagp'], quick, 0, True).name
+    assert len({run_folder('x', p, quick) for p in plans.values()})==len(plans)
+    assert make_plan('refined', replace(quick, name='voc'), 0, True, silent).cfg.classes==1000
 
 def test_refined_training_is_a_function_of_its_seed(quick, tmp_path):
     import torch
-    from fsic_nb.recipes import fit
+    from fsic_nb.recipes import fit, make_plan
     from fsic_nb.refined import RefinedConfig
     from fsic_nb.train import Schedule
-    images,split,store,g,_ = quick
-    kw = dict(quick=True, say=silent, cfg=RefinedConfig(store.channels, g.shape[1], dim=16), schedule=Schedule(steps=2, lr=1e-3, warmup=1))
-    torch.manual_seed(1); a = fit('refined', 'scenes', images, split, store, g, run=tmp_path/'a', **kw)
-    torch.manual_seed(2); b = fit('refined', 'scenes', images, split, store, g, **kw)
+    cfg = RefinedConfig(quick.features.channels, quick.words.shape[1], dim=16)
+    def refined(seed=0, **kw):
+        plan = replace(make_plan('refined', quick, seed, True, silent, cfg), schedule=Schedule(steps=2, lr=1e-3, warmup=1))
+        return fit('refined', quick, seed, True, **{'say': silent, **kw}, plan=plan)
+    torch.manual_seed(1); a = refined(run=tmp_path/'a')
+    torch.manual_seed(2); b = refined()
     lines = []
-    c = fit('refined', 'scenes', images, split, store, g, **{**kw, 'say': lines.append})
-    d = fit('refined', 'scenes', images, split, store, g, seed=1, **kw)
+    c = refined(say=lines.append)
+    d = refined(seed=1)
     assert same(a, b) and same(b, c) and not same(c, d) and lines==['training  refined: 2 steps, cached']
 
 def test_without_validation_labels_the_last_weights_are_kept(quick, tmp_path):
-    from fsic_nb.recipes import fit
+    from fsic_nb.recipes import fit, make_plan
     from fsic_nb.data import LabelSplit
     from fsic_nb.train import Schedule
-    images,split,store,g,_ = quick
-    none = LabelSplit('none', split.tasks('train'), [], split.tasks('test'))
-    fit('laso', 'scenes', images, none, store, g, quick=True, say=silent, run=tmp_path/'r', schedule=Schedule(steps=2, warmup=1))
+    none = replace(quick, split=LabelSplit('none', quick.split.tasks('train'), [], quick.split.tasks('test')))
+    plan = replace(make_plan('laso', none, 0, True, silent), schedule=Schedule(steps=2, warmup=1))
+    fit('laso', none, quick=True, say=silent, run=tmp_path/'r', plan=plan)
     assert not [l for l in (tmp_path/'r'/'log.jsonl').read_text().splitlines() if 'val' in json.loads(l)]
 
 def test_methods_by_name(quick):
     from fsic_nb.baselines import TRAINING_FREE
     from fsic_nb.recipes import build_methods
-    from fsic_nb.episodes import Episodes
     from fsic_nb.support import load_episodes
-    images,split,store,g,scenes = quick
-    support,query,y = load_episodes(store, g, [Episodes(images, split, 'test', 1, 4)[0]])
+    support, query, y = load_episodes(quick, [quick.episodes('test', 1)[0]])
     models = {'refined': lambda support: 'mine'}
-    for name,method in build_methods([*TRAINING_FREE, 'oracle', 'refined'], 'scenes', images, split, store, g, scenes, models, say=silent).items():
+    for name, method in build_methods([*TRAINING_FREE, 'oracle', 'refined'], quick, models, say=silent).items():
         assert method(support)=='mine' if name=='refined' else method(support)(query).shape==y.shape
 
 
@@ -204,26 +204,26 @@ def write_coco(root):
     return root
 
 def test_evaluate_on_coco(run, tmp_path):
-    from fsic_nb.studies import compare
-    lines,root = [],write_coco(tmp_path/'coco')
+    from fsic_nb.studies import Comparison, compare
+    lines, root = [], str(write_coco(tmp_path/'coco'))
     change_about(shutil.copytree(run, tmp_path/'laso'), train=['tv', 'apple'], val=['dog'])
-    rows = compare([tmp_path/'laso'], ['bcr', 'laso'], 'coco', root, [1, 5], 3, 0, tmp_path/'r.json', True, lines.append)
+    rows = compare([tmp_path/'laso'], ['bcr', 'laso'], 'coco', root, Comparison([1, 5], 3, quick=True), tmp_path/'r.json', lines.append)
     assert [(r['method'], r['shots'], r['split']) for r in rows]==[(m, k, s) for k,s in ((1, 'coco (4 labels)'), (5, 'coco (3 labels)')) for m in ('simpleshot', 'bcr', 'laso')]
     assert all(r['protocol']=='masked' and 0<r['map']<=100 for r in rows) and rows[2]['seen']==2
     said = '\n'.join(lines)
-    assert '1-shot: 4 of 5 test labels have pictures enough: dog, tv, potted plant, cat' in said
+    assert '1-shot: 4 of 5 test labels have images enough: dog, tv, potted plant, cat' in said
     assert '5-shot: 3 of 5 test labels' in said                                                        # cat and dog share their ten pictures
     assert 'the mean of the 2 images without any test label' in said and '2 test labels are not unseen, it was trained or chosen on them: dog, tv' in said
-    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, [9], 3, out=tmp_path/'no.json', say=silent)
+    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, Comparison([9], 3), out=tmp_path/'no.json', say=silent)
     assert not (tmp_path/'no.json').exists()
 
 def test_the_centre_without_any_other_image(quick):
-    from fsic_nb.cli import train_mean
+    from fsic_nb.experiment import say_centre
     from fsic_nb.data import LabelSplit
-    images,_,store,*_ = quick
     lines = []
-    centre = train_mean(images, LabelSplit('all', [], [], images.names), store, lines.append)
-    assert np.allclose(centre, store.means.mean(0), atol=1e-5) and 'the mean of all images' in lines[0]
+    exp = replace(quick, split=LabelSplit('all', [], [], quick.images.names))
+    say_centre(exp, lines.append)
+    assert np.allclose(exp.centre, quick.features.means.mean(0), atol=1e-5) and 'the mean of all images' in lines[0]
 
 
 # --- photographs -------------------------------------------------------------------------------------------------------
@@ -233,11 +233,35 @@ def test_train_and_evaluate_on_photographs(photos, cache, tmp_path):
     p = command('train', '--method', 'refined', '--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'run')
     assert p.returncode==0, p.stderr
     assert read_json(tmp_path/'run'/'best'/'config.json')['classes']==1000
-    from fsic_nb.studies import compare
-    rows = compare([tmp_path/'run'], data='voc', root=root, shots=[1], episodes=3, out=tmp_path/'r.json', say=silent)
+    from fsic_nb.studies import Comparison, compare
+    rows = compare([tmp_path/'run'], data='voc', root=str(root), how=Comparison([1], 3), out=tmp_path/'r.json', say=silent)
     assert [r['method'] for r in rows]==['simpleshot', 'refined'] and all(r['map']>45 for r in rows)
 
-def test_the_module_is_the_command():
-    "`accelerate launch -m fsic_nb.train` starts `fsic_train`."
-    r = subprocess.run([sys.executable, '-m', 'fsic_nb.train', '--config', 'no_such_cell', '--dry-run'], capture_output=True, text=True)
-    assert r.returncode==2 and 'no_such_cell: cannot be read' in r.stderr, r
+
+# --- `python -m fsic_nb COMMAND` ---------------------------------------------------------------------------------------
+
+def module(*args): return subprocess.run([sys.executable, '-m', 'fsic_nb', *args], capture_output=True, text=True)
+
+def test_the_package_is_every_command():
+    "`accelerate launch -m fsic_nb train` starts `fsic_train`; what settings.ini makes a script is a command here."
+    p = module('train', '--config', 'no_such_cell', '--dry-run')
+    assert p.returncode==2 and 'no_such_cell.toml: cannot be read' in p.stderr, p
+    from fsic_nb.cli import COMMANDS
+    scripts = re.search('^console_scripts = (.*)', (Path(__file__).parents[1]/'settings.ini').read_text(), re.M)[1]
+    assert scripts.split()==[f'fsic_{n}=fsic_nb.cli:{f.__name__}' for n, f in COMMANDS.items()]
+    for wrong in ([], ['trian']):
+        p = module(*wrong)
+        assert p.returncode==2 and p.stderr.startswith('error: python -m fsic_nb') and 'use one of demo, train' in p.stderr
+        assert p.stderr.count('\n')==1
+
+def test_options_in_either_spelling():
+    "A command line is read with hyphens or underscores; values are left as they are."
+    from fsic_nb.cli import spell_options
+    known = {'--max_images', '--out', '--x-y'}
+    assert spell_options(['--max-images=3', 'a-b', '--out', '--x_y', '--dry-run'], known)==['--max_images=3', 'a-b', '--out', '--x-y', '--dry-run']
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9999), min_size=1))
+def test_numbers_of_an_option(numbers):
+    from fsic_nb.cli import parse_numbers
+    assert parse_numbers(', '.join(map(str, numbers)), '--shots')==sorted(set(numbers))

@@ -8,11 +8,12 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import nn
 
-from fsic_nb import configs
-from fsic_nb.configs import CELLS, Cell, read_cell, to_cell, to_toml
-from fsic_nb.costs import dry_run, footprint, count_labels, memory, passes, say_cost
+from fsic_nb.backbones import build_network, feature_map
+from fsic_nb.configs import CELLS, Cell, cell_of, read_cell, to_cell, to_toml, tuned_config
+from fsic_nb.costs import count_labels, dry_run, footprint, head_parameters, memory, passes, say_cost
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.data import LabelSplit
+from fsic_nb.recipes import RECIPES, head_config
 from fsic_nb.train import PAPER_SCHEDULE, Schedule
 
 root = Path(__file__).resolve().parents[1]
@@ -63,6 +64,19 @@ def test_what_is_needed_is_missed(key):
 def test_what_cannot_be_is_said(change, says):
     with pytest.raises(FsicError, match=says): to_cell({**good, **change}, 'x.toml')
 
+OPTIONS = dict(data='voc', split='', backbone='resnet50', weights='default', method='paper', shots=1, queries=4, ways=None, size=224, batch_norm='frozen',
+               max_images=64, precision='fp32', augment=0, steps=20_000, lr=1e-4, batch=4, every=1_000, words='glove-50', seed=0)
+
+def test_a_cell_of_options():
+    "What `fsic_finetune` is told is a cell like that of a file, checked alike."
+    cell = cell_of(OPTIONS)
+    assert (cell.name, cell.split, cell.mode, cell.steps, cell.augment)==('command line', 'voc', 'finetuned', PAPER_SCHEDULE, False)
+    short = cell_of({**OPTIONS, 'steps': 40, 'lr': 1e-7, 'split': 'frequency_2_2_2', 'augment': True, 'ways': 3})
+    assert (short.steps.warmup, short.steps.lr_start, short.split, short.augment, short.ways)==(2, 1e-7, 'frequency_2_2_2', True, 3)
+    for wrong, says in ((dict(precision='fp8'), 'fsic_finetune: precision is .fp8.'), (dict(max_images=0), 'max_images is 0; expected 1'), (dict(steps=0), 'schedule.steps is 0'),
+                        (dict(method='bcr'), 'fsic_finetune: method is .bcr.')):
+        with pytest.raises(FsicError, match=says): cell_of({**OPTIONS, **wrong})
+
 @settings(deadline=None, max_examples=60)
 @given(st.builds(replace, st.just(to_cell(good, 'x')), shots=st.integers(1, 30), queries=st.integers(1, 30), max_images=st.integers(1, 999), augment=st.booleans(),
                  precision=st.sampled_from(['fp32', 'bf16', 'fp16']), words=st.text(st.characters(exclude_categories=['Cs', 'Cc'], exclude_characters='\x7f'), min_size=1, max_size=20),
@@ -77,10 +91,10 @@ def test_a_cell_is_read_back(tmp_path_factory, cell):
 
 @pytest.mark.parametrize('name', ['resnet50', 'test_resnet'])
 def test_operations_and_parameters_are_what_the_layers_say(name):
-    net,seen = configs.network(name, False, 64)[0].eval(),[]
+    net,seen = build_network(name, False, 64)[0].eval(),[]
     for m in net.modules():
         if isinstance(m, nn.Conv2d): m.register_forward_hook(lambda m, x, y: seen.append(2*y.numel()*m.weight[0].numel()))
-    with torch.no_grad(): configs.feature_map(net, torch.zeros(1, 3, 64, 64))
+    with torch.no_grad(): feature_map(net, torch.zeros(1, 3, 64, 64))
     f = footprint(name, 64)
     assert f.flops==sum(seen)
     last = dict(net.named_modules())['fc']
@@ -95,7 +109,7 @@ def test_a_dry_run_needs_no_data(name):
     assert json.loads(json.dumps(d))==d
     if cell.mode=='finetuned':
         assert d['pictures']==d['labels']['train']*(cell.shots+4) and d['training']==20_000*d['pictures'] and 'GPU memory  about' in text
-        with torch.device('meta'): head = configs.tuned_config(cell, 300).head.build()
+        with torch.device('meta'): head = tuned_config(cell, 300).head.build()
         assert d['parameters']['head']==sum(p.numel() for p in head.parameters())
 
 def test_gpus():
@@ -115,7 +129,7 @@ def test_a_method_uses_the_classifier_that_the_frozen_network_has():
         cell = to_cell({**good, 'method': 'refined', 'backbone': name, 'mode': 'frozen', 'schedule': 'recipe', 'words': 'glove-50'}, 'x')
         f = footprint(name)
         assert f.classes==classes
-        assert configs.head_parameters(cell)==sum(p.numel() for p in configs.head_of('refined', f.channels, 50, classes).build().parameters())
+        assert head_parameters(cell)==sum(p.numel() for p in head_config('refined', f.channels, 50, classes).build().parameters())
 
 def test_more_of_anything_costs_more():
     cell = CELLS['voc_1shot_resnet101_paper']
@@ -165,7 +179,7 @@ def command(name, *args):
 def run(tree):
     "The tiny cell, by the console script."
     out = command('train', '--config', write_cell(tree, 'tiny'), '--root', tree, '--out', tree.parent/'run')
-    assert 'wagp on test_resnet, end to end: 2 steps of 1 x 15 pictures' in out and 'mAP' in out
+    assert 'wagp on test_resnet, end to end: 2 steps of 1 x 15 images' in out and 'mAP' in out
     return tree.parent/'run'
 
 def no_clock(rows): return [{k: v for k,v in r.items() if k!='seconds'} for r in rows]
@@ -178,14 +192,14 @@ def test_a_fine_tuned_cell_from_its_file_to_its_number(run, tree):
     assert rows[1]['run']==str(run) and rows[1]['seen']==0 and all(0<r['map']<=100 for r in rows)
 
 def test_scored_again_the_network_of_the_run_makes_the_features(run, tree, monkeypatch):
-    from fsic_nb import features
-    from fsic_nb.studies import compare
+    from fsic_nb import experiment
+    from fsic_nb.studies import Comparison, compare
     from fsic_nb.finetune import ImageLoader
     from fsic_nb.readers import read
     from fsic_nb.runs import load_model
-    asked,extract = [],features.extract
-    monkeypatch.setattr(features, 'extract', lambda images, bb: asked.append(bb) or extract(images, bb))
-    rows = compare([run], [], 'coco', str(tree), [1], 3, out=tree.parent/'asked.json', say=silent)
+    asked, extract = [], experiment.extract
+    monkeypatch.setattr(experiment, 'extract', lambda images, bb: asked.append(bb) or extract(images, bb))
+    rows = compare([run], [], 'coco', str(tree), Comparison([1], 3), tree.parent/'asked.json', silent)
     assert no_clock(rows)==no_clock(read_json(run/'results.json'))                      # another process made these
     model = load_model(run/'best')
     x = ImageLoader(read('coco', tree), model.backbone.transform)(range(6))
@@ -219,44 +233,60 @@ def test_passes_are_what_the_network_sees(tree, monkeypatch):
         assert 2*15<seen[False]<=rest if validated else seen[False]==rest==(2*15 if most<15 else 0)
 
 def test_a_fine_tuned_run_is_scored_alone(run, tree):
-    from fsic_nb.studies import compare
+    from fsic_nb.studies import Comparison, compare
     from shutil import copytree
     other = copytree(run, tree.parent/'copy')
-    kw = dict(data='coco', root=str(tree), shots=[1], episodes=3, out=tree.parent/'no.json', say=silent)
-    with pytest.raises(FsicError, match='score it alone'): compare([run, other], **kw)
+    kw = dict(data='coco', root=str(tree), say=silent)
+    with pytest.raises(FsicError, match='score it alone'): compare([run, other], how=Comparison([1], 3), out=tree.parent/'no.json', **kw)
+    with pytest.raises(FsicError, match='refined: would be trained on other features'): compare([run], ['refined'], how=Comparison([1], 3), out=tree.parent/'no.json', **kw)
+    assert not (tree.parent/'no.json').exists()
     LabelSplit('wide', [], [], NAMES[3:]).to_json(tree.parent/'wide.json')
-    rows = compare([run], ['protonet'], split=str(tree.parent/'wide.json'), protocol='masked', **{**kw, 'out': tree.parent/'wide.r.json'})
+    how = Comparison([1], 3, split=str(tree.parent/'wide.json'), protocol='masked')
+    rows = compare([run], ['protonet'], how=how, out=tree.parent/'wide.r.json', **kw)
     assert [(r['method'], r['protocol'], r.get('seen')) for r in rows]==[('simpleshot', 'masked', None), ('protonet', 'masked', None), ('wagp', 'masked', 2)]
 
 def test_a_frozen_cell_goes_by_its_recipe(tree, monkeypatch):
-    from fsic_nb import cli
-    monkeypatch.setitem(cli.RECIPES, 'laso', dict(kinds=[dict(shots=1)], schedule=dict(steps=3, warmup=1), quick=dict(steps=1)))
+    from fsic_nb.studies import Comparison, compare, run_cell
+    monkeypatch.setitem(RECIPES, 'laso', dict(kinds=[dict(shots=1)], schedule=dict(steps=3, warmup=1), quick=dict(steps=1)))
     p = write_cell(tree, 'frozen', method='laso', mode='frozen', backbone='lite0', schedule='recipe', size=224, weights='default', max_images=64)
-    rows = cli.run_cell(p, str(tree), tree.parent/'frozen', say=silent)
+    rows = run_cell(p, str(tree), tree.parent/'frozen', say=silent)
     assert [(r['method'], r['shots'], r['split']) for r in rows]==[('simpleshot', 1, 'tiny'), ('laso', 1, 'tiny')] and rows==read_json(tree.parent/'frozen'/'results.json')
     assert read_json(tree.parent/'frozen'/'about.json')['cell']['mode']=='frozen'
-    assert no_clock(cli.compare([tree.parent/'frozen'], [], 'coco', str(tree), [1], 3, out=tree.parent/'f.json', say=silent))==no_clock(rows)
+    assert no_clock(compare([tree.parent/'frozen'], [], 'coco', str(tree), Comparison([1], 3), tree.parent/'f.json', silent))==no_clock(rows)
+
+def test_options_are_what_the_runs_say(run, tree):
+    "As asked, as the run says, as the data set suggests; what cannot be meant is refused."
+    from fsic_nb.runs import read_run
+    from fsic_nb.studies import choose_options
+    split = str(tree/'split.json')
+    assert choose_options([], 'coco')==dict(split='', protocol='') and choose_options([], 'voc', 'x', 'masked')==dict(split='x', protocol='masked')
+    with pytest.raises(FsicError, match='scenes have their own'): choose_options([], 'scenes', 'x')
+    with pytest.raises(FsicError, match='--protocol on coco needs --split'): choose_options([], 'coco', protocol='strict')
+    frozen = dict(path=run, cell=dict(read_run(run)['cell'], mode='frozen'))
+    here = choose_options([frozen], 'coco', protocol='masked')
+    assert here==dict(split=split, protocol='masked', backbone='test_resnet', words='glove-50', queries=4)
+    assert choose_options([frozen], 'voc')==dict(split='', protocol='', backbone='test_resnet', words='glove-50', queries=4)   # another data set has its own
+    assert choose_options([read_run(run)], 'coco')['backbone'].name=='test_resnet-tuned'
 
 def test_a_dry_run_by_the_console_script(tree):
     p,before = write_cell(tree, 'bill'),sorted(tree.parent.iterdir())
     out = command('train', '--config', p, '--dry-run', '--root', tree, '--gpu', 'V100', '--out', tree.parent/'not')
-    assert '80 (counted)' in out and 'V100' in out and 'just measured on this' in out and '15 pictures an episode (3 labels x (1 + 4))' in out
+    assert '80 (counted)' in out and 'V100' in out and 'just measured on this' in out and '15 images an episode (3 labels x (1 + 4))' in out
     assert sorted(tree.parent.iterdir())==before
 
 
 # --- other data sets -----------------------------------------------------------------------------------------------------
 
 def test_nuswide_and_pictures_of_ones_own_are_scored(tree, tmp_path):
-    from fsic_nb.studies import compare
+    from fsic_nb.studies import Comparison, compare
     from fsic_nb.protocols import SPLITS
     from test_readers import write_nus
     test = SPLITS['nuswide_65_16'].labels('test')
     write_nus(tmp_path/'nus', [{n} | ({'sky'} if i==0 else set()) for n in test for i in range(5)])
-    for i,f in enumerate(sorted((tmp_path/'nus'/'Flickr').rglob('*.jpg'))): Image.fromarray(rng('nus', i).integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(f)
-    kw = dict(shots=[1], episodes=2, out=tmp_path/'r.json', say=silent)
-    rows = compare([], ['protonet'], 'nuswide', str(tmp_path/'nus'), **kw)
+    for i, f in enumerate(sorted((tmp_path/'nus'/'Flickr').rglob('*.jpg'))): Image.fromarray(rng('nus', i).integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(f)
+    rows = compare([], ['protonet'], 'nuswide', str(tmp_path/'nus'), Comparison([1], 2), tmp_path/'r.json', silent)
     assert [(r['method'], r['data'], r['split'], r['protocol']) for r in rows]==[(m, 'nuswide', 'nuswide_65_16', 'masked') for m in ('simpleshot', 'protonet')]
     (tmp_path/'labels.csv').write_text(''.join(f'{i:012d}.jpg,{NAMES[i//11]}\n' for i in (0, 11, 22, *range(33, 77))))
     for f in (tree/'images').glob('*.jpg'): (tmp_path/f.name).symlink_to(f)
-    rows = compare([], ['protonet'], 'csv', str(tmp_path), split=str(tree/'split.json'), **kw)
+    rows = compare([], ['protonet'], 'csv', str(tmp_path), Comparison([1], 2, split=str(tree/'split.json')), tmp_path/'r.json', silent)
     assert [(r['split'], r['protocol']) for r in rows]==[('tiny', 'strict')]*2

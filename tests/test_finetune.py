@@ -16,7 +16,7 @@ from torch import nn
 
 from fsic_nb.baselines import LasoConfig, RelationConfig
 from fsic_nb.protocols import AS_COCO
-from fsic_nb.core import FsicError, rng
+from fsic_nb.core import FsicError, read_json, rng
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.support import Features, Support
 from fsic_nb.episodes import Episodes
@@ -24,11 +24,11 @@ from fsic_nb.backbones import build_network, feature_map
 from fsic_nb.features import extract
 from fsic_nb.voc import read_voc
 from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, prefetch, augment_image, episode_loss, finetune, live_validator,
-                              norms, episode_stream, call_seeded, shard, tuned_backbone, underscored, keep_statistics)
+                              norms, episode_stream, call_seeded, shard, tuned_backbone, keep_statistics, Tuning, describe_tuning)
 from fsic_nb.model import PaperConfig
 from fsic_nb.readers import read
 from fsic_nb.refined import RefinedConfig
-from fsic_nb.train import Schedule
+from fsic_nb.train import Plan, Schedule
 from fsic_nb.runs import load_model
 
 root = Path(__file__).resolve().parents[1]
@@ -56,7 +56,7 @@ def toy(folder):
 def toy_run(folder, run, episodes=None, **kw):
     "Four steps of two episodes; augmentation and dropout are on."
     eps, g = toy(folder)
-    return finetune(TINY, episodes or eps, g, run, STEPS, max_images=5, augment=True, workers=1, **kw)
+    return finetune(Plan(TINY, [episodes or eps], STEPS), g, run, how=Tuning(5, augment=True, workers=1), **kw)
 
 
 @pytest.fixture(scope='module')
@@ -227,7 +227,7 @@ def test_three_steps_on_52_labels_of_photos_lower_the_loss(many, tmp_path, batch
     x = ImageLoader(images, build_network('resnet18', False, 48)[1])(ids)
     def loss(net, head):
         with torch.no_grad(): return episode_loss(head.eval(), ep, g)(torch.cat([net.eval()(c) for c in x.split(64)])).item()
-    tuned = finetune(cfg, eps, g, tmp_path/'r', Schedule(steps=3, lr=3e-4, warmup=0, every=3), max_images=64)
+    tuned = finetune(Plan(cfg, [eps], Schedule(steps=3, lr=3e-4, warmup=0, every=3)), g, tmp_path/'r')
     torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
     first = cfg.start()
     before, after, alone = loss(first.backbone, first.head), loss(tuned.backbone, tuned.head), loss(tuned.backbone, first.head)
@@ -241,7 +241,8 @@ def test_three_steps_on_52_labels_of_photos_lower_the_loss(many, tmp_path, batch
                                   PaperConfig(96, 8, dim=32, heads=4, lcm='label', keep='share', lcm_in_training=True)], ids=lambda c: getattr(c, 'prototype', c.kind))
 def test_every_head_is_trained(head, episodes, tmp_path):
     cfg = FineTunedConfig('test_resnet', head, size=48, weights=None)
-    tuned = finetune(cfg, *episodes, tmp_path/'r', Schedule(steps=1, lr=1e-3, warmup=0), max_images=5, workers=1)
+    eps, g = episodes
+    tuned = finetune(Plan(cfg, [eps], Schedule(steps=1, lr=1e-3, warmup=0)), g, tmp_path/'r', how=Tuning(5, workers=1))
     torch.manual_seed(int(rng(0, 'weights').integers(2**31)))
     assert not torch.equal(cfg.start().backbone.network.conv1[0].weight, tuned.backbone.network.conv1[0].weight)
 
@@ -290,9 +291,9 @@ def test_processes_share_the_episodes_of_a_step(step, each, world):
 @given(st.integers(1, 3), st.integers(0, 5), st.integers(1, 4), st.integers(1, 3))
 def test_the_whole_schedule_is_shared(kinds, start, world, each):
     "Whatever the number of processes, the same keys with the same episodes; kinds take turns; no episode comes twice."
-    eps, plan = [[(k, e) for e in range(400)] for k in range(kinds)], Schedule(steps=start+4, batch=12)
-    whole = list(episode_stream(eps, plan, start, 7))
-    parts = [p for r in range(world) for p in episode_stream(eps, plan, start, 7, r, world)]
+    plan = Plan(TINY, [[(k, e) for e in range(400)] for k in range(kinds)], Schedule(steps=start+4, batch=12))
+    whole = list(episode_stream(plan, start, 7))
+    parts = [p for r in range(world) for p in episode_stream(plan, start, 7, r, world)]
     assert sorted(parts)==sorted(whole) and len(set(whole))==len(whole)==48
     assert all(key==(7, 'episode', *ep) for key,ep in whole)
     assert [key[2] for key,_ in whole[::12]]==[s%kinds for s in range(start, start+4)]
@@ -305,30 +306,32 @@ def test_a_batch_that_cannot_be_shared():
 def test_the_best_weights_are_kept(base, episodes):
     eps, g = episodes
     scores = iter([.9, .1])
-    best = finetune(TINY, eps, g, base/'best', STEPS, validate=lambda m: next(scores), workers=1)
+    best = finetune(Plan(TINY, [eps], STEPS), g, base/'best', validate=lambda m: next(scores), how=Tuning(workers=1))
     assert not best.training and not (load_file(base/'best'/'last'/'weights.safetensors')['head.embed.visual.bias']==best.head.embed.visual.bias).all()
 
 
 @pytest.mark.parametrize('kw,says', [(dict(precision='fp8'), 'use fp32, bf16, fp16'), (dict(max_images=0), '1 or more')])
 def test_bad_options_make_no_folder(episodes, tmp_path, kw, says):
-    with pytest.raises(FsicError, match=says): finetune(TINY, *episodes, tmp_path/'r', STEPS, **kw)
+    eps, g = episodes
+    with pytest.raises(FsicError, match=says): finetune(Plan(TINY, [eps], STEPS), g, tmp_path/'r', how=Tuning(**kw))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_not_finite(episodes, tmp_path):
+    eps, g = episodes
     with pytest.raises(FsicError, match='not finite at step 1; use a smaller learning rate'):
-        finetune(TINY, *episodes, tmp_path/'r', Schedule(steps=3, lr=1e30, warmup=0), workers=1)
+        finetune(Plan(TINY, [eps], Schedule(steps=3, lr=1e30, warmup=0)), g, tmp_path/'r', how=Tuning(workers=1))
 
 
 def test_a_damaged_picture_is_named(tmp_path):
     eps, g = toy(tmp_path/'toy')
     for p in eps.images.paths: p.write_bytes(p.read_bytes()[:200])
-    with pytest.raises(FsicError, match=r'\d+.png: cannot be read as an image'): finetune(TINY, eps, g, tmp_path/'r', STEPS)
+    with pytest.raises(FsicError, match=r'\d+.png: cannot be read as an image'): finetune(Plan(TINY, [eps], STEPS), g, tmp_path/'r')
 
 
 def test_accelerate_is_missing(monkeypatch, episodes, tmp_path):
     monkeypatch.setitem(sys.modules, 'accelerate', None)
-    with pytest.raises(FsicError, match=r"pip install 'fsic_nb\[train\]'"): finetune(TINY, *episodes, tmp_path/'r', STEPS)
+    with pytest.raises(FsicError, match=r"pip install 'fsic_nb\[train\]'"): finetune(Plan(TINY, [episodes[0]], STEPS), episodes[1], tmp_path/'r')
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------------
@@ -435,12 +438,12 @@ def test_a_tuned_network_is_a_backbone(one, episodes, tmp_path):
 
 # --- the command -------------------------------------------------------------------------------------------------------
 
-def tune(*args): return subprocess.run([sys.executable, '-m', 'fsic_nb.finetune', *map(str, args)], cwd=root, env={**os.environ, 'PYTHONPATH': str(root)}, capture_output=True, text=True)
+def tune(*args): return subprocess.run([sys.executable, '-m', 'fsic_nb', 'finetune', *map(str, args)], cwd=root, env={**os.environ, 'PYTHONPATH': str(root)}, capture_output=True, text=True)
 
 
 def test_the_command_on_photos(photos, tmp_path):
     LabelSplit('few', ['cat', 'dog', 'horse'], ['bus', 'train'], []).to_json(tmp_path/'split.json')
-    out = tune('--data', 'voc', '--root', photos/'voc', '--split', tmp_path/'split.json', '--backbone', 'test_resnet', '--weights', 'none', '--prototype', 'wagp', '--size', 48,
+    out = tune('--data', 'voc', '--root', photos/'voc', '--split', tmp_path/'split.json', '--backbone', 'test_resnet', '--weights', 'none', '--method', 'wagp', '--size', 48,
                '--max-images', 9, '--precision', 'bf16', '--augment', '--steps', 2, '--lr', '1e-3', '--every', 2, '--out', tmp_path/'run')
     assert out.returncode==0, out.stderr[-2000:]
     assert out.stdout.strip().endswith('run: done')
@@ -450,11 +453,19 @@ def test_the_command_on_photos(photos, tmp_path):
 
 
 def test_the_command_says_what_is_wrong():
-    out = tune('--data', 'coco', '--root', '.')
-    assert out.returncode==2 and out.stderr.strip()=='error: --data coco needs --split, a JSON file with the labels of train, val and test.'
+    out = tune('--data', 'csv', '--root', '.')
+    assert out.returncode==2 and out.stderr.startswith('error: fsic_finetune: split') and out.stderr.count('\n')==1, out.stderr
 
 
-def test_dashes_and_underscores(): assert underscored(['--max-images=3', 'a-b', '--out', '--x-y']) == ['--max_images=3', 'a-b', '--out', '--x_y']
+def test_another_code_is_another_run(one, base, monkeypatch):
+    "A run continues only with the code that began it; the size of the chunks is no part of what a run is."
+    from fsic_nb import finetune as module
+    eps, _ = toy(base/'toy')
+    plan = Plan(TINY, [eps], STEPS)
+    assert describe_tuning(plan, 0, Tuning(5))==describe_tuning(plan, 0, Tuning(9))!=describe_tuning(plan, 1, Tuning(5))
+    assert read_json(one/'run.json')==json.loads(json.dumps(describe_tuning(plan, 0, Tuning(5, augment=True))))
+    monkeypatch.setattr(module, 'hash_code', lambda *modules: '0'*16)
+    with pytest.raises(FsicError, match='begun by other code of this library'): toy_run(base/'toy', one)
 
 
 if __name__=='__main__':                                                # one of two processes, started by torchrun

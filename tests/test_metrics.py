@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from fsic_nb.core import FsicError
-from fsic_nb.metrics import average_precision, bootstrap_images, episode_metrics, image_replicates, interval, paired
+from fsic_nb.metrics import (average_precision, bootstrap_images, episode_metrics,
+                             image_replicates, interval, paired_interval)
 
 fast = settings(max_examples=40, deadline=None, derandomize=True)
 seeds, levels = st.integers(0, 2**32-1), st.sampled_from([1, 2, 3, 8, 50, 10**6])
@@ -163,11 +164,11 @@ def test_intervals():
     v = np.random.default_rng(0).normal(50, 6, 200)
     mean, half = interval(v)
     assert mean==pytest.approx(v.mean()) and half==pytest.approx(1.96*v.std(ddof=1)/200**.5, rel=1e-4)
-    assert paired(v+1, v)==(pytest.approx(1), pytest.approx(0, abs=1e-12))
+    assert paired_interval(v+1, v)==(pytest.approx(1), pytest.approx(0, abs=1e-12))
     assert interval(torch.tensor(v))==(mean, half)
     for bad, message in (([1.], 'at least 2'), ([1., math.nan], 'no value')):
         with pytest.raises(FsicError, match=message): interval(bad)
-    with pytest.raises(FsicError, match='same episodes'): paired(v, v[:-1])
+    with pytest.raises(FsicError, match='same episodes'): paired_interval(v, v[:-1])
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

@@ -208,7 +208,7 @@ def entry(tmp_path_factory):
     "What pip writes for a console script (the installed one may be of another version)."
     global ENTRY
     ENTRY = tmp_path_factory.mktemp('bin')/'fsic_prepare'
-    ENTRY.write_text('import sys\nfrom fsic_nb.prepare import fsic_prepare\nif __name__=="__main__": sys.exit(fsic_prepare())\n')
+    ENTRY.write_text('import sys\nfrom fsic_nb.cli import fsic_prepare\nif __name__=="__main__": sys.exit(fsic_prepare())\n')
 
 @pytest.fixture
 def own(tmp_path):
@@ -250,7 +250,7 @@ def test_exit_codes_and_help(own, tmp_path):
 
 def test_the_console_script_is_registered():
     settings = (Path(__file__).resolve().parents[1]/'settings.ini').read_text(encoding='utf-8')
-    assert 'fsic_prepare=fsic_nb.prepare:fsic_prepare' in settings
+    assert 'fsic_prepare=fsic_nb.cli:fsic_prepare' in settings
 
 def test_no_network_is_touched(own, tmp_path):
     with replaced('socket.socket', side_effect=AssertionError('a socket was opened')):

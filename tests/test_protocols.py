@@ -1,5 +1,5 @@
 "Splits, label lists and given supports: against their derivation, slow references, spoilt files and, where present, real label lists."
-import copy, gzip, json, os, random, re, subprocess, sys
+import copy, gzip, json, os, random, re, subprocess, sys, types
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -310,6 +310,8 @@ class Store:
     def __getitem__(self, ids): return self.mean_of(ids)[..., None, :]
     def mean_of(self, ids): return self.x[torch.as_tensor(np.asarray(ids))]
 
+def experiment(images): return types.SimpleNamespace(features=Store(images), words=torch.zeros(len(images.names), 2))
+
 def told(support): return lambda query: query.means[..., torch.as_tensor(np.asarray(support.labels)[0])]
 def mean(support): return lambda query: query.means @ (support.y.float().mT @ support.x.means).mT
 
@@ -320,19 +322,19 @@ def test_evaluate_and_records_take_given_supports():
     eps = FixedEpisodes(images, split, runs)
     assert [len(x.support) for x in eps]==[3, 3, 4]
     with pytest.raises(FsicError, match='differ'): collate(eps)
-    rows = records(evaluate(dict(told=told, mean=mean), eps, Store(images), torch.zeros(4, 2)), eps, baseline='told')
+    rows = records(evaluate(dict(told=told, mean=mean), eps, experiment(images)), eps, baseline='told')
     assert [r['map'] for r in rows][0]==100. and rows[1]['map']<=100
     for r in rows:
         assert (r['episodes'], r['queries'], r['shots'], r['protocol'], r['split'], r['split_hash'])==(3, 'all', 1, 'masked', 'small', split.fingerprint())
         assert re.fullmatch('[0-9a-f]{16}', r['supports'])
     json.dumps(rows)
     other = FixedEpisodes(images, split, {**runs, 'a': {**GOOD, 'c0': ['0020']}})
-    assert records(evaluate(dict(told=told), other, Store(images), torch.zeros(4, 2)), other)[0]['supports']!=rows[0]['supports']
+    assert records(evaluate(dict(told=told), other, experiment(images)), other)[0]['supports']!=rows[0]['supports']
 
 def test_every_record_says_which_labels():
     images, split = small_world()
     eps = Episodes(images, split, queries=2)
-    row, = records(evaluate(dict(told=told), eps, Store(images), torch.zeros(4, 2), n=4), eps)
+    row, = records(evaluate(dict(told=told), eps, experiment(images), n=4), eps)
     assert row['split_hash']==split.fingerprint() and 'supports' not in row and row['map']==100.
 
 
@@ -434,7 +436,7 @@ def test_published_supports_for_voc(photos, voc2007, tmp_path, shots):
     usable = np.intersect1d(select(images, VOC_SPLIT.labels('test'), 'masked'), test)
     for ep in eps:
         assert (ep.y.sum(0)>=shots).all() and set(ep.query)==set(usable)-set(ep.support) and len(ep.query)>1000
-    rows = records(evaluate(dict(told=told, mean=mean), eps, Store(images), torch.zeros(20, 2)), eps)
+    rows = records(evaluate(dict(told=told, mean=mean), eps, experiment(images)), eps)
     assert rows[0]['map']==100. and 0<rows[1]['map']<100
 
 def test_laso_supports_by_number(photos, tmp_path):

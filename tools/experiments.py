@@ -28,7 +28,7 @@ from fsic_nb.core import draw_seed, keep_freed_memory, say, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.experiment import prepare
-from fsic_nb.metrics import average_precision, interval, paired
+from fsic_nb.metrics import average_precision, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel
 from fsic_nb.protocols import QUERIES, SHOTS
 from fsic_nb.recipes import fit, make_plan
@@ -68,7 +68,7 @@ def summary(r, base=None):
     for k, v in r.items():
         m, ci = interval(100*v)
         row[f'map{k}'], row[f'ci{k}'] = round(m, 2), round(ci, 2)
-        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired(100*v, 100*base[k]))
+        if base is not None: row[f'diff{k}'], row[f'diff_ci{k}'] = (round(float(x), 2) for x in paired_interval(100*v, 100*base[k]))
     return row
 
 

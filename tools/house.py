@@ -45,6 +45,7 @@ OPTIONAL = {
     'skimage': 'extra demo: textures for the scenes',
     'sklearn': 'extras demo and bench: what metrics are compared with',
     'easyfsl': 'extra bench: what speed is compared with',
+    'gensim': 'a requirement, but seconds to import and not needed for the packaged words',
     'IPython': 'no requirement at all: there where a notebook runs, and called only from one'}
 
 
@@ -407,6 +408,22 @@ def unknown_letters(house)->list:
     "Axes in the library's annotations that are not in `LETTERS`."
     return [f'{n}, line {line}: {axis} in "{shape}"' for n, tree in house.trees()
             for line, shape in shapes(tree) for axis in unknown_axes(shape)]
+
+
+def untold_letters(house)->list:
+    """Letters that the table in 10_embed lacks or tells otherwise than `LETTERS`, and axes in the
+    shapes of its symbols that are no letters."""
+    text = '\n'.join(c.source for c in house.chapters['10_embed'] if c.kind=='markdown')
+    lines = re.findall(r'^\|(.*)\|$', text, re.M)
+    rows = [[cell.strip() for cell in line.split('|')] for line in lines]
+    told = {r[0]: r[1] for r in rows if len(r)==2}             # letter, what it counts
+    known = {*told} - {'letter', '---'}
+    found = [f'{letter}: {told.get(letter, "not told")}' for letter, meaning in LETTERS.items()
+             if not told.get(letter, '').startswith(meaning)]
+    found += [f'{letter}: not in LETTERS' for letter in sorted(known-{*LETTERS})]
+    shapes_told = [r[2] for r in rows if len(r)==4 and r[2].startswith('(')]    # of a symbol
+    return found + [f'{axis} in {shape}' for shape in shapes_told
+                    for axis in unknown_axes(re.sub('[(),]', ' ', shape))]
 
 
 STEP = re.compile(r'(?<![-\w])steps?\s+(\d+(?:(?:\s*(?:,|-|–|and|to)\s*)+\d+)*)', re.I)

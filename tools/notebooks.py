@@ -146,8 +146,8 @@ def exported(folder:Path)->dict: # name -> text of every module
     "What `nbdev_export` makes of today's notebooks, made in a copy under `folder`."
     for sub in (folder/'nbs', folder/'fsic_nb'): sub.mkdir()
     for p in [root/'settings.ini', *notebooks()]: (folder/p.relative_to(root)).write_bytes(p.read_bytes())
-    # the face of the library is written by hand, an export renews its __version__ line only
-    for p in lib.glob('__init__.py'): (folder/'fsic_nb'/p.name).write_bytes(p.read_bytes())
+    # written by hand: the face of the library, whose __version__ an export renews, and the door of its commands
+    for p in lib.glob('__*__.py'): (folder/'fsic_nb'/p.name).write_bytes(p.read_bytes())
     env = {k:v for k,v in os.environ.items() if k!='IN_TEST'}   # nbdev exports nothing under test
     subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'],
                    cwd=folder, env=env, check=True)

@@ -1,0 +1,110 @@
+"All methods see the same episodes, whatever the batches; records and tables say what was measured."
+import time, types
+import numpy as np, pytest, torch
+from fsic_nb.core import FsicError
+from fsic_nb.data import ImageSet, LabelSplit
+from fsic_nb.episodes import Episodes
+from fsic_nb.evaluate import evaluate, records, report, table, words_only
+from fsic_nb.metrics import episode_metrics, paired_interval
+from fsic_nb.support import load_episodes, simpleshot
+
+N_IMAGES, N_LABELS, L, C, W = 120, 6, 4, 8, 5
+
+
+class Store:
+    "Local features in memory that show their labels, and how often each image was fetched."
+    def __init__(self, labels):
+        gen = np.random.default_rng(0)
+        x = labels@gen.normal(size=(N_LABELS, C))
+        self.x = torch.from_numpy(x[:, None]+gen.normal(size=(len(labels), L, C))).float()
+        self.fetched = np.zeros(len(labels), int)
+    def __len__(self): return len(self.x)
+    def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
+    def mean_of(self, ids):
+        np.add.at(self.fetched, np.asarray(ids), 1)
+        return self[ids].mean(-2)
+
+
+@pytest.fixture
+def exp():
+    gen = np.random.default_rng(1)
+    names = [f'label {i}' for i in range(N_LABELS)]
+    labels = gen.random((N_IMAGES, N_LABELS))<.25
+    labels[np.arange(N_IMAGES), np.arange(N_IMAGES)%N_LABELS] = True
+    images = ImageSet([f'{i}.jpg' for i in range(N_IMAGES)], names, labels, 'toy')
+    words = torch.randn(N_LABELS, W, generator=torch.Generator().manual_seed(2))
+    return types.SimpleNamespace(images=images, split=LabelSplit('toy', [], [], names), features=Store(labels), words=words)
+
+def episodes(exp, shots=1): return Episodes(exp.images, exp.split, 'test', shots=shots, queries=2)
+
+def guess(support): return lambda query: query.means[..., :support.y.shape[-1]]
+
+METHODS = dict(simpleshot=simpleshot(torch.zeros(C)), guess=guess)
+
+
+@pytest.mark.parametrize('batch', [None, 1, 3, 7])
+def test_the_numbers_are_those_of_one_episode_after_the_other(exp, batch):
+    eps = episodes(exp)
+    res = evaluate(METHODS, eps, exp, n=7, batch=batch)
+    assert list(res)==list(METHODS) and all(r['seconds']>0 for r in res.values())
+    for e in range(7):
+        support, query, y = load_episodes(exp, [eps[e]])
+        for name, method in METHODS.items():
+            want = episode_metrics(method(support)(query), y)
+            assert {k for k in res[name] if k!='seconds'}==want.keys()
+            for k, v in want.items():
+                assert res[name][k].shape==(7,)
+                assert res[name][k][e]==pytest.approx(v[0], abs=1e-6), k
+
+
+def test_no_image_is_fetched_again_for_another_method_or_episode(exp):
+    evaluate({str(i): METHODS['simpleshot'] for i in range(3)}, episodes(exp), exp, n=20, batch=2)
+    assert (exp.features.fetched<=2).all()          # one of them to see what a row looks like
+    assert (exp.features.fetched==2).sum()<=1
+
+
+def test_no_gradient_is_kept(exp):
+    seen = []
+    def method(support):
+        seen.append(torch.is_grad_enabled())
+        return guess(support)
+    evaluate(dict(m=method), episodes(exp), exp, n=2)
+    assert seen and not any(seen)
+
+
+def test_records(exp):
+    eps = episodes(exp)
+    res = evaluate(METHODS, eps, exp, n=9)
+    base, other = records(res, eps)
+    d, ci = paired_interval(res['guess']['map'], res['simpleshot']['map'])
+    assert (other['diff'], other['diff_ci95'], other['baseline'])==(round(100*d, 3), round(100*ci, 3), 'simpleshot')
+    assert (base['method'], base['diff'], base['diff_ci95'], base['episodes'])==('simpleshot', 0., 0., 9)
+    assert base['map']==round(100*res['simpleshot']['map'].mean(), 3)
+    assert base['split_hash']==exp.split.fingerprint() and 'supports' not in base
+    assert 'diff' not in records(res, eps, baseline='absent')[0]
+    with pytest.raises(FsicError, match='at least 2'): records(evaluate(METHODS, eps, exp, n=1), eps)
+
+
+def test_table_and_report(exp):
+    rows = [r for k in (1, 2) for r in records(evaluate(METHODS, episodes(exp, k), exp, n=4), episodes(exp, k))]
+    head, line, base, other = table(rows).splitlines()
+    assert head.split()==['method', '1-shot', 'mAP', '%', 'diff', '2-shot', 'mAP', '%', 'diff'] and set(line)=={'-'}
+    assert base.startswith('ML-SimpleShot') and base.count('±')==2          # no difference to itself
+    assert other.startswith('guess') and other.count('±')==4
+    assert f"{rows[1]['diff']:+.1f} ± {rows[1]['diff_ci95']:.1f}" in other
+    assert {len(l) for l in (head, line, base, other)}=={len(head)}         # columns are in line
+    said = []
+    report(rows, time.perf_counter(), said.append)
+    assert table(rows) in said[0] and 'toy, strict filter, 4 episodes, seed 0' in said[0]
+
+
+def test_words_only_sees_no_support_image(exp):
+    from fsic_nb.embed import Embed, score
+    torch.manual_seed(0)
+    embed = Embed(C, W, 4).eval()
+    method = words_only(types.SimpleNamespace(embed=embed))
+    support, query, _ = load_episodes(exp, [episodes(exp)[0]])
+    del support.x
+    with torch.no_grad():
+        want = score(embed.visual(query.means), embed.word(support.g))
+        assert torch.equal(method(support)(query), want)
