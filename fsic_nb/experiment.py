@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
-from .backbones import classifier
+from .backbones import Backbone, classifier
 from .core import FsicError, say
 from .data import ImageSet, LabelSplit, enough, select
 from .episodes import Episodes
-from .features import FeatureStore, extract
+from .features import extract
 from .protocols import QUERIES, SETS, SHOTS, coco_base, split_of
 from .readers import read
 from .scenes import QUICK, SceneSet, make_scenes
@@ -29,8 +30,8 @@ class Experiment:
     name:str                # a key of `DATA`, or what you call it
     images:ImageSet
     split:LabelSplit
-    features:FeatureStore   # of all images, or anything with its `[ids]`, `mean_of` and `len`
-    words:Tensor            # word vectors of all labels (all labels, W)
+    features:object         # of all images: a `FeatureStore`, or anything with its `[ids]`, `mean_of` and `len`
+    words:Float[Tensor, "n W"] # word vectors of all labels
     scenes:SceneSet|None = None # true masks, where there are any
     protocol:str = 'strict' # which images may be used, see `select`
     queries:int = QUERIES   # query images drawn per label
@@ -49,19 +50,19 @@ class Experiment:
         return Episodes(self.images, self.split, part, shots=shots, seed=seed, **kwargs)
 
     @cached_property
-    def training(self)->np.ndarray: # image numbers, int64 (n,), ascending
+    def training(self)->Int[np.ndarray, "n"]: # image numbers, ascending
         "Find the images that training may use."
         tasks = [select(self.images, t) for t in self.split.tasks('train')]
         return np.unique(np.concatenate([np.empty(0, np.int64), *tasks]))
 
     @cached_property
-    def unseen(self)->np.ndarray: # image numbers, int64 (n,), ascending
+    def unseen(self)->Int[np.ndarray, "n"]: # image numbers, ascending
         "Find the images without any test label."
         columns = self.images.index(self.split.labels('test'))
         return np.flatnonzero(~self.images.labels[:, columns].any(1))
 
     @cached_property
-    def centre(self)->Tensor: # (C,)
+    def centre(self)->Float[Tensor, "C"]:
         "Compute the mean feature of the images that training may use."
         every = np.arange(len(self.images))
         ids = next(i for i in (self.training, self.unseen, every) if len(i))
@@ -109,7 +110,7 @@ class Options:
     "Say how images become episodes; an empty field means as the data set has it."
     split:str = ''      # see `split_of`
     protocol:str = ''   # which images may be used, see `select`
-    backbone:object = 'lite0' # a name or a `Backbone`
+    backbone:str|Backbone = 'lite0' # see `load_backbone`
     words:str = 'glove-50' # see `load_words`
     queries:int = QUERIES  # query images drawn per label
 

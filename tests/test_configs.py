@@ -108,7 +108,7 @@ def test_a_dry_run_needs_no_data(name):
     assert 'official size, an upper bound' in text and 'nothing was trained' in text and text.count('an estimate')>=2 and 'just measured on this cpu' in text
     assert json.loads(json.dumps(d))==d
     if cell.mode=='finetuned':
-        assert d['pictures']==d['labels']['train']*(cell.shots+4) and d['training']==20_000*d['pictures'] and 'GPU memory  about' in text
+        assert d['per_episode']==d['labels']['train']*(cell.shots+4) and d['training']==80_000*d['per_episode'] and 'GPU memory  about' in text
         with torch.device('meta'): head = tuned_config(cell, 300).head.build()
         assert d['parameters']['head']==sum(p.numel() for p in head.parameters())
 
@@ -166,7 +166,7 @@ def tree(tmp_path_factory):
 def write_cell(tree, name, **change):
     "A fine-tuned cell of two steps with a very small network."
     cell = to_cell({**dict(name=name, data='coco', split=str(tree/'split.json'), shots=1, method='wagp', backbone='test_resnet', weights='none', words='glove-50', size=48,
-                           max_images=8, episodes=3, schedule=dict(steps=2, every=1, warmup=1, lr=1e-3)), **change}, name)
+                           max_images=8, episodes=3, schedule=dict(steps=2, every=1, warmup=1, lr=1e-3, batch=1)), **change}, name)
     (p := tree.parent/f'{name}.toml').write_text(to_toml(cell), encoding='utf-8')
     return p
 

@@ -24,7 +24,7 @@ from fsic_nb.backbones import build_network, feature_map
 from fsic_nb.features import extract
 from fsic_nb.voc import read_voc
 from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, prefetch, augment_image, episode_loss, finetune, live_validator,
-                              norms, episode_stream, call_seeded, shard, tuned_backbone, keep_statistics, Tuning, describe_tuning)
+                              batch_norms, episode_stream, call_seeded, shard, tuned_backbone, keep_statistics, Tuning, describe_tuning)
 from fsic_nb.model import PaperConfig
 from fsic_nb.readers import read
 from fsic_nb.refined import RefinedConfig
@@ -158,16 +158,16 @@ def test_running_statistics_count_every_chunk_once(name):
     x, net, plain = torch.as_tensor(rng('x').standard_normal((8, 3, 32, 32))), Net(True, name), Net(True, name)
     for c in x.split(4): f = plain(c)
     gradient(net, x, 4, head_loss(8, f.shape[-1]))
-    for a,b in zip(norms(net), norms(plain)):
+    for a,b in zip(batch_norms(net), batch_norms(plain)):
         assert a.num_batches_tracked==b.num_batches_tracked==2 and torch.allclose(a.running_mean, b.running_mean) and torch.allclose(a.running_var, b.running_var)
     with pytest.raises(RuntimeError), keep_statistics(net): raise RuntimeError
-    assert all(m.track_running_stats for m in norms(net))
+    assert all(m.track_running_stats for m in batch_norms(net))
 
 
 def test_frozen_and_batch_norms():
     frozen, batch = TINY.start(), FineTunedConfig('test_resnet', HEAD, size=48, weights=None, batch_norm='batch').start()
-    assert not any(m.training for m in norms(frozen.train())) and frozen.head.training
-    assert all(m.training for m in norms(batch.train())) and not any(m.training for m in norms(batch.eval()))
+    assert not any(m.training for m in batch_norms(frozen.train())) and frozen.head.training
+    assert all(m.training for m in batch_norms(batch.train())) and not any(m.training for m in batch_norms(batch.eval()))
     assert all(p.requires_grad for p in frozen.parameters())
 
 
@@ -176,10 +176,10 @@ def test_synchronised_batch_norm_keeps_the_names():
     from timm.layers import convert_sync_batchnorm
     model = FineTunedConfig('test_resnet', HEAD, size=48, weights=None, batch_norm='batch').start()
     names = [list(model.state_dict())]
-    n = len(norms(model.backbone))
+    n = len(batch_norms(model.backbone))
     model.backbone.network = convert_sync_batchnorm(model.backbone.network)
-    assert list(model.state_dict())==names[0] and len(norms(model.backbone))==n
-    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms(model.backbone))
+    assert list(model.state_dict())==names[0] and len(batch_norms(model.backbone))==n
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in batch_norms(model.backbone))
 
 
 def test_precision(episodes):
