@@ -58,7 +58,8 @@ class Table:
     ):
         "Append rows."
         end = self.used+len(ids)
-        for r, m in zip(self.rows, made if isinstance(made, tuple) else (made,)): r[self.used:end] = m
+        each = made if isinstance(made, tuple) else (made,)
+        for r, m in zip(self.rows, each): r[self.used:end] = m
         self.slot[ids] = np.arange(self.used, end)
         self.used = end
 

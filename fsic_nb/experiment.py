@@ -30,7 +30,7 @@ class Experiment:
     name:str                # a key of `DATA`, or what you call it
     images:ImageSet
     split:LabelSplit
-    features:object         # of all images: a `FeatureStore`, or anything with its `[ids]`, `mean_of` and `len`
+    features:object         # a `FeatureStore`, or anything with its `[ids]`, `mean_of` and `len`
     words:Float[Tensor, "n W"] # word vectors of all labels
     scenes:SceneSet|None = None # true masks, where there are any
     protocol:str = 'strict' # which images may be used, see `select`
@@ -80,7 +80,8 @@ def say_centre(
 ):
     "Say what the centre is the mean of, if it is not the training images."
     if len(exp.training): return
-    what = f'the {len(exp.unseen)} images without any test label' if len(exp.unseen) else 'all images'
+    n = len(exp.unseen)
+    what = f'the {n} images without any test label' if n else 'all images'
     say(f'          no training images: the centre is the mean of {what}')
 
 # %% ../nbs/07_experiment.ipynb #49076e2b
@@ -127,14 +128,16 @@ def read_images(
         scenes = make_scenes(root, seed=seed, **(QUICK if quick else {}))
         return scenes.images, scenes.split, scenes, 'strict'
     if not options.split and data not in SETS:
-        raise FsicError(f'--data {data} needs --split, a JSON file with the labels of train, val and test.')
+        raise FsicError(f'--data {data} needs --split, '
+                        'a JSON file with the labels of train, val and test.')
     images = read(data, root)
     if data=='coco' and not options.split: return images, coco_base(images), None, 'masked'
     split, protocol = SETS.get(data, ('', 'strict'))
     split = options.split or split
     protocol = options.protocol or protocol
     split, few = split_of(split, images, SHOTS[-1]+QUERIES, protocol)
-    for name, n in few.items(): say(f'          {name} is left out of validation: {n} usable images')
+    for name, n in few.items():
+        say(f'          {name} is left out of validation: {n} usable images')
     return images, split, None, protocol
 
 # %% ../nbs/07_experiment.ipynb #0287825b
@@ -151,7 +154,8 @@ def prepare(
     options = Options(**options)
     check_data(data, root, seed)
     images, split, scenes, protocol = read_images(data, root, seed, quick, say, options)
-    say(f'images    {len(images):,} images, {len(images.names)} labels, {time.perf_counter()-start:.1f} s')
+    say(f'images    {len(images):,} images, {len(images.names)} labels, '
+        f'{time.perf_counter()-start:.1f} s')
     start = time.perf_counter()
     store = extract(images, options.backbone)
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'

@@ -92,6 +92,7 @@ def list_kept(
 # %% ../nbs/13_interact.ipynb #baddbb1f
 BLOCKS = ('gate', 'conv')
 
+# %% ../nbs/13_interact.ipynb #92cd9abe
 class CrossInteraction(nn.Module):
     "Make prototypes from the kept local features of all positives (paper, step 7)."
     def __init__(self,

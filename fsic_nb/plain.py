@@ -305,7 +305,7 @@ def select_features(
 
 # %% ../nbs/09_paper.ipynb #cc10306a
 def plain(
-    weights:dict[str, Tensor],      # name -> tensor (any shape), as `PaperModel.state_dict()` has them
+    weights:dict[str, Tensor],      # name -> tensor (any shape), of `PaperModel.state_dict()`
     f:Float[Tensor, "S L C"],       # local features of the support images
     y:Bool[Tensor, "S N"],          # which support image carries which label
     g:Float[Tensor, "N W"],         # word vectors of the labels

@@ -217,7 +217,7 @@ def build_methods(
     names = check_names(names, exp.name, models)
     say_centre(exp, say)
     said = set()
-    def say_new(line):                                   # several trainings leave out the same labels
+    def say_new(line):               # several trainings leave out the same labels
         if line not in said: say(line)
         said.add(line)
     def model(n):
@@ -243,9 +243,11 @@ def open_run(
     has = [('backbone', run['backbone'], meta['backbone']),
            ('channels', model.cfg.channels, exp.features.channels),
            ('word dimensions', getattr(model.cfg, 'word_dim', None) or word_dim, word_dim)]
-    if not is_tuned(run): has.insert(2, ('weights', run['weights'], meta['weights']))  # else the store is the run's
+    if not is_tuned(run):            # else the features were made with the run's own network
+        has.insert(2, ('weights', run['weights'], meta['weights']))
     for what, mine, here in has:
         if mine!=here:
-            raise FsicError(f'--run {run["path"]}: was made with {what} {mine}, the features here have {here}; '
+            raise FsicError(f'--run {run["path"]}: was made with {what} {mine}, '
+                            f'the features here have {here}; '
                             'train again or take the same backbone.')
     return model

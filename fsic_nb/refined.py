@@ -23,6 +23,7 @@ from .support import Configuration, Features, Support, mean_prototypes
 # %% ../nbs/15b_refined.ipynb #333c0a2e
 FASTER = 10   # times as fast as a weight: what a dial's parameters are multiplied by
 
+# %% ../nbs/15b_refined.ipynb #e7605db6
 class Dial(nn.Module):
     "Hold positive numbers value*K^kappa, one a round, that learn on a log scale."
     def __init__(self,
@@ -97,9 +98,10 @@ REFINED_CHOICES = dict(select=('soft', 'signed', 'share', 'none'),
                        solve=('ridge', 'mean'),
                        query=('places', 'mean'))
 
+# %% ../nbs/15b_refined.ipynb #5d22c34e
 @dataclass(frozen=True)
 class RefinedConfig(Configuration, kind='refined'):
-    "Everything that shapes a refined model."
+    "Hold everything that shapes a refined model."
     channels:int         # C, of the backbone
     word_dim:int         # W, of the word vectors
     dim:int = 512        # of the projection

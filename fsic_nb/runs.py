@@ -45,7 +45,8 @@ def read_tensors(
         why = str(e).splitlines()[0][:100]
         raise FsicError(f'{path}: damaged ({why}); delete it and train again.') from e
     if bad := [k for k, v in tensors.items() if not v.isfinite().all()]:
-        raise FsicError(f'{path}: {bad[0]} is not finite; train again with a smaller learning rate.')
+        raise FsicError(f'{path}: {bad[0]} is not finite; '
+                        'train again with a smaller learning rate.')
     return tensors
 
 # %% ../nbs/20c_runs.ipynb #ea950117
@@ -67,16 +68,18 @@ def load_model(
 # %% ../nbs/20c_runs.ipynb #affbd860
 def save_checkpoint(
     run:Path,  # the run's folder
-    model:nn.Module,
+    model:nn.Module, # whose weights are saved
     opt,       # its optimiser
     state:dict, # number of the next step, best score so far
 ):
     "Write weights, Adam's moments and the step into `last/`, atomically."
     names = [n for n, _ in model.named_parameters()]
-    moments = {f'{names[i]}|{k}': v for i, s in opt.state_dict()['state'].items() for k, v in s.items()}
+    moments = {f'{names[i]}|{k}': v
+               for i, s in opt.state_dict()['state'].items() for k, v in s.items()}
     with atomic(run/'last') as tmp:
         tmp.mkdir()
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp/'weights.safetensors')
+        weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+        save_file(weights, tmp/'weights.safetensors')
         save_file(moments, tmp/'adam.safetensors')
         write_json(tmp/'state.json', state)
 
@@ -125,7 +128,7 @@ def open_log(
 # %% ../nbs/20c_runs.ipynb #86bca20b
 def save_milestone(
     run:Path,  # the run's folder
-    model:nn.Module,
+    model:nn.Module, # the model as it is after the step
     opt,       # its optimiser
     state:dict, # number of the next step and best score so far, changed in place
     step:int,  # number of the step that was just made
@@ -159,7 +162,8 @@ def code_without_docs(
     "Remove comments, docstrings and layout from a source."
     tree = ast.parse(text)
     for o in ast.walk(tree):
-        if isinstance(o, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(o, clean=False):
+        if not isinstance(o, (ast.Module, ast.ClassDef, ast.FunctionDef)): continue
+        if ast.get_docstring(o, clean=False):
             o.body = o.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
@@ -248,8 +252,8 @@ def check_same_run(
     old = read_json(out/'about.json') if (out/'about.json').exists() else about
     for k in about:
         if old.get(k)!=about[k]:
-            raise FsicError(f'--out {out}: holds another run ({k} is {old.get(k)}, not {about[k]}); '
-                            'name another folder.')
+            raise FsicError(f'--out {out}: holds another run '
+                            f'({k} is {old.get(k)}, not {about[k]}); name another folder.')
 
 def check_new_run(
     out:Path,   # the folder of the run
@@ -268,7 +272,8 @@ def read_run(
     if not path.is_dir():
         raise FsicError(f'--run {path}: no such folder; make it with fsic_train --out {path}.')
     if not (path/'about.json').exists():
-        raise FsicError(f'--run {path}: is no run (it has no about.json); name a folder that fsic_train made.')
+        raise FsicError(f'--run {path}: is no run (it has no about.json); '
+                        'name a folder that fsic_train made.')
     about = read_json(path/'about.json')
     done, steps = steps_done(path)
     need = 'method train val backbone weights'.split()
@@ -288,7 +293,8 @@ def name_runs(
     many = [r['method'] for r in runs]
     called = [m if many.count(m)==1 and m not in names else f'{m} ({r["path"].name})'
               for m, r in zip(many, runs)]
-    return {n if called.count(n)==1 else f'{r["method"]} ({r["path"]})': r for n, r in zip(called, runs)}
+    return {n if called.count(n)==1 else f'{r["method"]} ({r["path"]})': r
+            for n, r in zip(called, runs)}
 
 def seen_labels(
     run:dict, # from `read_run`

@@ -23,7 +23,7 @@ from .episodes import collate
 class Features:
     "Hold the local features of n images and their means."
     def __init__(self,
-        locals:Float[Tensor, "*b n L C"]|None=None, # local features; None for methods that use means alone
+        locals:Float[Tensor, "*b n L C"]|None=None, # local features; None if means are enough
         means:Float[Tensor, "*b n C"]|None=None,    # their means; computed if not given
         ids:Int[np.ndarray, "*b n"]|None=None,      # numbers of the images, where they have any
     ):
@@ -32,7 +32,7 @@ class Features:
         self.ids = ids
 
     def map(self,
-        f:Callable,      # of features (m, ...), image by image: to a tensor or a tuple of tensors (m, ...)
+        f:Callable,      # features (m, ...), image by image -> a tensor or tensors (m, ...)
         of:str='locals', # or 'means': what `f` is a function of
     ): # (*b, n, ...), or a tuple of such
         "Compute `f` of every image."
@@ -70,7 +70,7 @@ class StoredFeatures(Features):
         return self.store.mean_of(self.ids).to(self.device)
 
     def map(self,
-        f:Callable,      # of features (m, ...), image by image: to a tensor or a tuple of tensors (m, ...)
+        f:Callable,      # features (m, ...), image by image -> a tensor or tensors (m, ...)
         of:str='locals', # or 'means': what `f` is a function of
     ): # (*b, n, ...), or a tuple of such
         "Compute `f` of every image, or take it from the cache."
@@ -91,7 +91,7 @@ class Support:
         self.labels = labels
 
     def map(self,
-        f:Callable, # of word vectors (m, W), word by word: to a tensor or a tuple of tensors (m, ...)
+        f:Callable, # word vectors (m, W), word by word -> a tensor or tensors (m, ...)
     ): # (*b, N, ...), or a tuple of such
         "Compute `f` of every label's word, or take it from the cache of the images."
         cache = getattr(self.x, 'cache', None)
@@ -106,7 +106,8 @@ def load_episodes(
     "Look up features, words and labels of a batch of episodes."
     batch = collate(eps)
     device = exp.words.device
-    support, query = (StoredFeatures(exp.features, ids, device, cache) for ids in (batch.support, batch.query))
+    support = StoredFeatures(exp.features, batch.support, device, cache)
+    query = StoredFeatures(exp.features, batch.query, device, cache)
     y, y_query = (torch.as_tensor(a).to(device) for a in (batch.y, batch.y_query))
     g = exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels), query, y_query
@@ -131,7 +132,8 @@ def simpleshot(
     return method
 
 # %% ../nbs/08_support.ipynb #fcef732a
-KINDS = dict(paper='model', refined='refined', relation='baselines', laso='baselines', finetuned='finetune')
+KINDS = dict(paper='model', refined='refined', relation='baselines', laso='baselines',
+             finetuned='finetune')
 
 class Configuration:
     "Share what the configurations of all trainable methods have in common."
@@ -159,7 +161,8 @@ class Configuration:
         "Make a configuration from what was read from JSON; unknown kinds and keys are refused."
         d = dict(d)
         kind = d.pop('kind', None)
-        if kind in KINDS and kind not in Configuration.kinds: import_module(f'fsic_nb.{KINDS[kind]}')
+        if kind in KINDS and kind not in Configuration.kinds:
+            import_module(f'fsic_nb.{KINDS[kind]}')
         if kind not in Configuration.kinds:
             known = dict.fromkeys((*KINDS, *Configuration.kinds))
             raise FsicError(f'Configuration: no kind {kind!r}; known are {", ".join(known)} '
@@ -167,7 +170,8 @@ class Configuration:
         cls = Configuration.kinds[kind]
         own = [f.name for f in fields(cls)]
         if extra := sorted(set(d)-set(own)):
-            raise FsicError(f'{cls.__name__}: unknown key {extra[0]!r}; known are {", ".join(own)}.')
+            raise FsicError(f'{cls.__name__}: unknown key {extra[0]!r}; '
+                            f'known are {", ".join(own)}.')
         # JSON has neither tuples nor configurations within a configuration
         def value(v):
             if isinstance(v, list): return tuple(v)

@@ -101,14 +101,16 @@ def train(
     opt = torch.optim.Adam(model.parameters(), fused=True)
     state = resume_run(run, model, opt)
     steps = range(state['step'], schedule.steps)
-    bar = progress(steps, initial=state['step'], total=schedule.steps, desc=f'train {run.name}', unit='steps')
+    bar = progress(steps, initial=state['step'], total=schedule.steps,
+                   desc=f'train {run.name}', unit='steps')
     with open_log(run/'log.jsonl', state['step']) as log:
         for step in bar:
             lr = schedule.at(step)
             batch = load_episodes(exp, plan.batch(step), Cache(exp, memory=0))
             loss = train_step(model, opt, batch, lr, seed, step)
             if not np.isfinite(loss):
-                raise FsicError(f'{run}: the loss is not finite at step {step}; use a smaller learning rate.')
+                raise FsicError(f'{run}: the loss is not finite at step {step}; '
+                                'use a smaller learning rate.')
             log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(lr, 9)))+'\n')
             if (step+1)%schedule.every==0 or step+1==schedule.steps:
                 save_milestone(run, model, opt, state, step, validate, log)
