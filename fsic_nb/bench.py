@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FIELDS', 'STAGES', 'HEAD', 'seconds', 'ratio', 'Bench', 'record', 'is_installed', 'add_stage', 'max_difference',
            'line', 'machine_peaks', 'reach', 'time_lcm', 'time_leave_one_out', 'time_prototypes', 'time_metrics',
-           'write_store', 'make_experiment', 'make_data', 'reopen', 'plain_simpleshot', 'plain_paper', 'plain_evaluate',
-           'time_evaluation', 'time_easyfsl', 'time_extraction', 'time_training', 'scaling_curves', 'extraction_curve',
-           'large_store', 'time_startup', 'choose_stages', 'machine', 'measure']
+           'write_store', 'make_images', 'make_experiment', 'make_data', 'reopen', 'plain_simpleshot', 'plain_paper',
+           'plain_evaluate', 'time_evaluation', 'time_easyfsl', 'time_extraction', 'time_training', 'scaling_curves',
+           'extraction_curve', 'large_store', 'time_startup', 'choose_stages', 'machine', 'measure']
 
 # %% ../nbs/42b_bench.ipynb #5f6920c9
 import contextlib, copy, functools, itertools, math, os, platform, random
@@ -30,6 +30,7 @@ from .baselines import protonet
 from .cache import Cache
 from .core import FsicError, check_out, read_json, rng, say, write_json
 from .data import ImageSet, LabelSplit
+from .episodes import Episodes
 from .evaluate import evaluate
 from .experiment import Experiment, prepare
 from .features import FeatureStore, extract
@@ -360,16 +361,21 @@ def write_store(
                                         precision='fp32', device='cpu'))
 
 # %% ../nbs/42b_bench.ipynb #c5a91bd9
+def make_images(
+    y:np.ndarray, # labels (n, labels), bool
+)->tuple[ImageSet, LabelSplit]:
+    "Make up images of these labels, all of them test labels."
+    names = [f'label {i}' for i in range(y.shape[1])]
+    images = ImageSet([f'{i}.jpg' for i in range(len(y))], names, y, 'made-up')
+    return images, LabelSplit('made-up', [], [], names)
+
 def make_experiment(
     y:np.ndarray, # labels (n, labels), bool
-    store=None,   # their `FeatureStore`; None: episodes can be drawn, nothing can be scored
+    store:FeatureStore, # of the same images
 )->Experiment:
     "Make the images, labels and words that belong to a made-up store."
-    names = [f'label {i}' for i in range(y.shape[1])]
-    words = rng(0, 'words').standard_normal((len(names), WORD_DIM), dtype=np.float32)
-    images = ImageSet([f'{i}.jpg' for i in range(len(y))], names, y, 'made-up')
-    split = LabelSplit('made-up', [], [], names)
-    return Experiment('made-up', images, split, store, torch.from_numpy(words))
+    words = rng(0, 'words').standard_normal((y.shape[1], WORD_DIM), dtype=np.float32)
+    return Experiment('made-up', *make_images(y), store, torch.from_numpy(words))
 
 def make_data(b:Bench,
     n:int=400,         # images
@@ -733,11 +739,10 @@ class Large:
     episodes:int = 16   # that are scored
     dim:int = 512       # D, of the models
 
-    def draw(self, store=None)->tuple: # labels (images, labels), Experiment, `Episode`s
+    def draw(self)->tuple: # labels (images, labels), `Episodes`
         "Draw labels and episodes."
         y = make_labels(self.images, self.labels, .01)
-        exp = make_experiment(y, store)
-        return y, exp, exp.episodes('test', 1, ways=self.ways)
+        return y, Episodes(*make_images(y), ways=self.ways)
 
 def measure_store(folder, sizes)->dict: # seconds, episodes a second, peak memory
     "Open, sample and evaluate a large store, and say with how much memory."
@@ -746,7 +751,8 @@ def measure_store(folder, sizes)->dict: # seconds, episodes a second, peak memor
     store = FeatureStore(folder)
     opened = time.perf_counter()-start
     at_open = peak_memory()
-    _, exp, eps = sizes.draw(store)
+    y, eps = sizes.draw()
+    exp = make_experiment(y, store)
     sampled = seconds(lambda: [eps[e] for e in range(n)])/n
     centre = store.mean_of(eps[0].support).mean(0)
     rates = {}
@@ -760,7 +766,7 @@ def measure_store(folder, sizes)->dict: # seconds, episodes a second, peak memor
 def large_store(b:Bench)->dict:
     "Measure a store larger than memory: opened, sampled, evaluated."
     sizes = b.size(Large(), Large(600, 8, 4, 32, 2, 16))
-    y, _, eps = sizes.draw()
+    y, eps = sizes.draw()
     used = np.unique(list_images([eps[e] for e in range(sizes.episodes)]))
     folder = b.folder/'large'
     write_store(folder, y, (7, 7), sizes.channels, only=used)
