@@ -52,16 +52,18 @@ class Table:
         for part in np.split(new, range(64, len(new), 64)): self.add(part, make(part))
         return True
 
-    def add(self,
-        ids:Int[np.ndarray, "n"], # items that are not in the table
-        made,                     # their rows
-    ):
-        "Append rows."
-        end = self.used+len(ids)
-        each = made if isinstance(made, tuple) else (made,)
-        for r, m in zip(self.rows, each): r[self.used:end] = m
-        self.slot[ids] = np.arange(self.used, end)
-        self.used = end
+# %% ../nbs/20b_cache.ipynb #0ff16e29
+@patch
+def add(self:Table,
+    ids:Int[np.ndarray, "n"], # items that are not in the table
+    made,                     # their rows
+):
+    "Append rows."
+    end = self.used+len(ids)
+    each = made if isinstance(made, tuple) else (made,)
+    for r, m in zip(self.rows, each): r[self.used:end] = m
+    self.slot[ids] = np.arange(self.used, end)
+    self.used = end
 
 # %% ../nbs/20b_cache.ipynb #d0d08e03
 class Cache:

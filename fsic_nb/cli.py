@@ -165,6 +165,7 @@ def fsic_finetune(
     model = fsic_nb.studies.tune(cell, root, Path(out).expanduser(), seed)
     if model is not None: print(f'{out}: done')
 
+# %% ../nbs/33_cli.ipynb #9c9650b8
 @command('fsic_bench --quick')
 def fsic_bench(
     out:str='', # a JSON file for the results

@@ -102,6 +102,7 @@ def _check_names(cell:Cell, where:str):
         known = list(dict.fromkeys(['lite0', *STRONG, *timm.list_models()]))
         raise FsicError(f'{where}: backbone is {cell.backbone!r}; {nearest(cell.backbone, known)}.')
 
+# %% ../nbs/30_configs.ipynb #c3fcd845
 def _check_least(
     obj,        # a dataclass
     least:dict, # field -> smallest value
@@ -243,7 +244,8 @@ def notes(cell:Cell)->list: # lines
                 '50-d words, trained by the recipe of the command line.']
     ours = ("Not the paper's method but the refined prototypes, in the same place; "
             "trained end to end here for the first time by whoever runs it.")
-    out = ["The paper's method, end to end." if cell.method=='paper' else ours]
+    recon = "Our reconstruction of the paper's method as described, end to end."
+    out = [recon if cell.method=='paper' else ours]
     out.append('[?] the depth of the ResNet')
     if _UNKNOWN[cell.data]: out.append(_UNKNOWN[cell.data])
     if cell.shots>1:
@@ -253,6 +255,7 @@ def notes(cell:Cell)->list: # lines
         out.append('No published number was found for this cell.')
     return out
 
+# %% ../nbs/30_configs.ipynb #289042e6
 def to_toml(cell:Cell)->str:
     "Write the text of a cell's file."
     d = {k: v for k, v in asdict(cell).items() if k!='name' and v not in (None, '')}

@@ -37,6 +37,7 @@ def _count_classes(net)->int:
     head = net.get_classifier() if hasattr(net, 'get_classifier') else getattr(net, 'fc', None)
     return head.out_features if isinstance(head, torch.nn.Linear) else 0
 
+# %% ../nbs/30b_costs.ipynb #9ec65243
 def _count(name:str, size:int, device:str)->Footprint:
     "Pass one image through a network and count."
     kept = {}

@@ -6,7 +6,7 @@
 __all__ = ['PRECISIONS', 'BATCH_NORMS', 'LocalFeatures', 'batch_norms', 'keep_statistics', 'call_seeded', 'accumulate',
            'FineTunedConfig', 'channels_of', 'FineTuned', 'augment_image', 'ImageLoader', 'prefetch', 'episode_loss',
            'shard', 'processes', 'mean_over', 'tuning_step', 'Live', 'live_validator', 'make_live_validation', 'Tuning',
-           'start_or_resume', 'describe_tuning', 'episode_stream', 'finetune', 'tuned_backbone']
+           'start_or_resume', 'describe_tuning', 'episode_stream', 'check_finite', 'finetune', 'tuned_backbone']
 
 # %% ../nbs/21b_finetune.ipynb #a02cfc0a
 import contextlib, copy, json, math, os
@@ -209,6 +209,7 @@ def augment_image(
     if r.random()<.5: im = im.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return torch.from_numpy(np.array(im)).permute(2, 0, 1)
 
+# %% ../nbs/21b_finetune.ipynb #3f8412f4
 class ImageLoader:
     "Decode images by number in several threads."
     def __init__(self,
@@ -442,6 +443,17 @@ def episode_stream(
             yield (seed, 'episode', kind, e), plan.kinds[kind][e]
 
 # %% ../nbs/21b_finetune.ipynb #db150c0b
+def check_finite(
+    loss:float,
+    run:Path, # the run's folder
+    step:int, # number of the step
+):
+    "Raise if the loss of a step is not finite."
+    if not np.isfinite(loss):
+        raise FsicError(f'{run}: the loss is not finite at step {step}; '
+                        'use a smaller learning rate, or another precision.')
+
+# %% ../nbs/21b_finetune.ipynb #b5d528e1
 def finetune(
     plan:Plan,    # its configuration is a `FineTunedConfig`
     words:Float[Tensor, "n W"], # word vectors of all labels
@@ -467,9 +479,8 @@ def finetune(
     feed = prefetch(decode, episode_stream(plan, first, seed, *mine))
     words = words.to(peers.device)
     steps = range(first, schedule.steps)
-    if main:
-        steps = progress(steps, initial=first, total=schedule.steps, desc=f'tune {run.name}',
-                         unit='steps')
+    shown = dict(initial=first, total=schedule.steps, desc=f'tune {run.name}', unit='steps')
+    if main: steps = progress(steps, **shown)
     log = open_log(run/'log.jsonl', first) if main else open(os.devnull, 'w')
     with contextlib.closing(feed), log:
         for step in steps:
@@ -477,9 +488,7 @@ def finetune(
             for group in opt.param_groups: group['lr'] = lr
             batch = [next(feed) for _ in range(n)]
             loss = tuning_step(model, opt, scaler, batch, words, how.max_images, peers)
-            if not np.isfinite(loss):
-                raise FsicError(f'{run}: the loss is not finite at step {step}; '
-                                'use a smaller learning rate, or another precision.')
+            check_finite(loss, run, step)
             log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(lr, 9)))+'\n')
             if main and ((step+1)%schedule.every==0 or step+1==schedule.steps):
                 if scaler.is_enabled(): state['scale'] = scaler.get_scale()

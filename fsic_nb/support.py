@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'Features', 'identity', 'StoredFeatures', 'Support', 'load_episodes', 'mean_prototypes', 'simpleshot',
-           'Configuration']
+           'Configuration', 'find_kind']
 
 # %% ../nbs/08_support.ipynb #b688877c
 from collections.abc import Callable
@@ -160,14 +160,7 @@ class Configuration:
     ): # the configuration
         "Make a configuration from what was read from JSON; unknown kinds and keys are refused."
         d = dict(d)
-        kind = d.pop('kind', None)
-        if kind in KINDS and kind not in Configuration.kinds:
-            import_module(f'fsic_nb.{KINDS[kind]}')
-        if kind not in Configuration.kinds:
-            known = dict.fromkeys((*KINDS, *Configuration.kinds))
-            raise FsicError(f'Configuration: no kind {kind!r}; known are {", ".join(known)} '
-                            '(import the module that defines yours).')
-        cls = Configuration.kinds[kind]
+        cls = find_kind(d.pop('kind', None))
         own = [f.name for f in fields(cls)]
         if extra := sorted(set(d)-set(own)):
             raise FsicError(f'{cls.__name__}: unknown key {extra[0]!r}; '
@@ -177,3 +170,15 @@ class Configuration:
             if isinstance(v, list): return tuple(v)
             return Configuration.from_dict(v) if isinstance(v, dict) and 'kind' in v else v
         return cls(**{k: value(v) for k, v in d.items()})
+
+# %% ../nbs/08_support.ipynb #c2a99ede
+def find_kind(
+    kind, # what a file says
+)->type: # the class of such configurations
+    "Find the class of a kind, and import the module of the library that defines it."
+    if kind in KINDS and kind not in Configuration.kinds: import_module(f'fsic_nb.{KINDS[kind]}')
+    if kind not in Configuration.kinds:
+        known = dict.fromkeys((*KINDS, *Configuration.kinds))
+        raise FsicError(f'Configuration: no kind {kind!r}; known are {", ".join(known)} '
+                        '(import the module that defines yours).')
+    return Configuration.kinds[kind]
