@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
 import torch
+from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from .backbones import Backbone, classifier
@@ -39,16 +40,6 @@ class Experiment:
     def __repr__(self):
         return f'Experiment({self.name!r}, {len(self.images):,} images, split {self.split.name})'
 
-    def episodes(self,
-        part:str,   # 'train', 'val' or 'test'
-        shots:int,  # K, support images drawn per label
-        seed:int=0, # another seed, other episodes
-        **kwargs,   # passed on to `Episodes`, such as `ways`
-    )->Episodes:
-        "Draw the episodes of a part."
-        kwargs = {'queries': self.queries, 'protocol': self.protocol, **kwargs}
-        return Episodes(self.images, self.split, part, shots=shots, seed=seed, **kwargs)
-
     @cached_property
     def training(self)->Int[np.ndarray, "n"]: # image numbers, ascending
         "Find the images that training may use."
@@ -72,6 +63,18 @@ class Experiment:
     def head(self)->tuple|None: # weight (classes, C) and bias (classes,)
         "Load the linear classifier of the backbone, if it has one."
         return classifier(self.features.meta['backbone'])
+
+# %% ../nbs/07_experiment.ipynb #acc9d447
+@patch
+def episodes(self:Experiment,
+    part:str,   # 'train', 'val' or 'test'
+    shots:int,  # K, support images drawn per label
+    seed:int=0, # another seed, other episodes
+    **kwargs,   # passed on to `Episodes`, such as `ways`
+)->Episodes:
+    "Draw the episodes of a part."
+    kwargs = {'queries': self.queries, 'protocol': self.protocol, **kwargs}
+    return Episodes(self.images, self.split, part, shots=shots, seed=seed, **kwargs)
 
 # %% ../nbs/07_experiment.ipynb #403b0a2f
 def say_centre(

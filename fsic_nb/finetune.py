@@ -473,9 +473,7 @@ def finetune(
     model, opt, scaler, state = start_or_resume(plan.cfg, run, seed, how.precision, peers)
     first = state['step']
     loader = ImageLoader(plan.kinds[0].images, model.backbone.transform, how.augment, how.workers)
-    def decode(item):
-        key, ep = item
-        return key, ep, loader(np.concatenate([ep.support, ep.query]), key)
+    def decode(item): return *item, loader(np.r_[item[1].support, item[1].query], item[0])
     feed = prefetch(decode, episode_stream(plan, first, seed, *mine))
     words = words.to(peers.device)
     steps = range(first, schedule.steps)
