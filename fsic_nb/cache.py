@@ -83,7 +83,9 @@ class Cache:
         self.tables = {}
         self.taped = None           # what has a gradient and is shared within a step
 
-    def to(self, ids): return torch.as_tensor(ids).to(self.device)
+    def to(self, ids):
+        "Move numbers to where everything is computed."
+        return torch.as_tensor(ids).to(self.device)
 
     def __call__(self,
         f:Callable,      # of rows (m, ...), row by row: to a tensor or a tuple of tensors (m, ...)

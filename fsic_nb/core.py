@@ -172,7 +172,7 @@ def keep_freed_memory():
 
 # %% ../nbs/00_core.ipynb #5b5264c4
 def say(
-    line:str='', # what to report
+    line:object='', # what to report
 ):
     "Print a line at once: the default of every `say` argument."
     print(line, flush=True)

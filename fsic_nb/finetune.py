@@ -444,7 +444,7 @@ def episode_stream(
 
 # %% ../nbs/21b_finetune.ipynb #db150c0b
 def check_finite(
-    loss:float,
+    loss:float, # of the step
     run:Path, # the run's folder
     step:int, # number of the step
 ):

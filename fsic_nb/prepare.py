@@ -107,7 +107,7 @@ def _add_labels(record:dict, labels:list)->dict:
     "Add its labels to the record of an image, and drop the time."
     return {**{k: v for k, v in record.items() if k!='time'}, 'labels': labels}
 
-def _write_manifest(out:Path, images:ImageSet, root:Path, records:list):
+def _write_manifest(out:Path, images:ImageSet, root:str|Path, records:list):
     "Write a line about the data set, then a line for each image."
     head = dict(manifest=1, name=images.name, root=str(root), images=len(records),
                 names=images.names, info=images.info)

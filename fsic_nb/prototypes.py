@@ -61,10 +61,10 @@ class LocalAttention(nn.Module):
 # %% ../nbs/11_prototypes.ipynb #a1ea1cbf
 @patch
 def weights(self:LocalAttention,
-    q:Float[Tensor, "*b D"],   # queries
-    x:Float[Tensor, "*b n D"], # local features
-    mask:Bool[Tensor, "*b n"], # those that count, at least one
-)->Float[Tensor, "*b H n"]: # rows sum to 1
+    q:Float[Tensor, "*#b D"],   # queries
+    x:Float[Tensor, "*#b n D"], # local features
+    mask:Bool[Tensor, "*#b n"], # those that count, at least one
+)->Float[Tensor, "... H n"]: # rows sum to 1
     "Compute the shares that every head gives to the local features."
     query = self.query(q).unflatten(-1, (self.heads, -1))
     key = self.key.weight.unflatten(0, (self.heads, -1))

@@ -57,7 +57,7 @@ _COCO = dict(images=dict(id=int, file_name=str), categories=dict(id=int, name=st
              annotations=dict(id=int, image_id=int, category_id=int))
 _KEYS = {'iscrowd', *_COCO, *(k for fields in _COCO.values() for k in fields)}
 
-def _column(path:Path, d:dict, kind:str, key:str, t:type)->list:
+def _column(path:str|Path, d:dict, kind:str, key:str, t:type)->list:
     "Take one field of all records of a kind, each of type `t`."
     c = [r.get(key) if isinstance(r, dict) else None for r in d[kind]]
     if set(map(type, c))-{t}:
@@ -66,7 +66,7 @@ def _column(path:Path, d:dict, kind:str, key:str, t:type)->list:
                         'restore the official file.')
     return c
 
-def _check_unique(path:Path, kind:str, ids:list):
+def _check_unique(path:str|Path, kind:str, ids:list):
     "Raise an error if an id appears twice."
     for i, n in Counter(ids).most_common(1):
         if n>1: raise FsicError(f'{path}, {kind}: id {i} appears {n} times; keep one of them.')
@@ -204,7 +204,7 @@ def _nus_parts(root:Path)->list: # of (image list, folder of labels, suffix of t
                     'unpack the official Groundtruth there.')
 
 # %% ../nbs/01b_readers.ipynb #d6f32cd3
-def _nus_list(path:Path, folder:Path, seen:dict)->tuple: # paths, bool (n,)
+def _nus_list(path:Path, folder:str|Path, seen:dict)->tuple: # paths, bool (n,)
     """Read the images of one list, and whether each is the first of its photograph.
     `seen` has the names and Flickr numbers of the lists before."""
     paths = []
@@ -288,7 +288,7 @@ def _label_map(path:Path)->dict: # label id -> name
     return dict(sorted(pairs, key=lambda kv: int(kv[0])))
 
 # %% ../nbs/01b_readers.ipynb #a74a108a
-def _imat_ids(path:Path, kind:str, records)->list:
+def _imat_ids(path:str|Path, kind:str, records)->list:
     "List the image ids of all records, each a number that appears a single time."
     if not isinstance(records, list):
         raise FsicError(f'{path}: no list is called {kind}; '
@@ -313,7 +313,7 @@ def _imat_columns(where:str, found, col:dict)->list:
                             'correct it or give the map that has it.')
     return [col[str(l)] for l in found]
 
-def _imat_part(path:Path, folder:Path, names:dict)->tuple: # files, labels (n, N)
+def _imat_part(path:Path, folder:str|Path, names:dict)->tuple: # files, labels (n, N)
     "Read one JSON."
     d = read_json(path, hook=lambda r: {_IMAT[k]: v for k, v in r.items() if k in _IMAT})
     if not isinstance(d, dict):

@@ -121,7 +121,7 @@ def _square(source, size=224):
 def show_image(
     image, # a path, a PIL image or an array (height, width, 3)
     ax=None, # axes; None: a new figure
-    title:str=None, # above the image
+    title:str|None=None, # above the image
     size:int=224, # pixels of the square
 ): # the axes
     "Draw an image as the square that the backbone sees."
@@ -212,7 +212,7 @@ def show_places(
     ax=None, # axes; None: a new figure
     keep=None, # chosen places, bool (L,): outlined, the others dimmed
     truth=None, # the object, dashed: covered share of each place (L,), or a mask (height, width)
-    title:str=None, # above the image
+    title:str|None=None, # above the image
 ): # the axes
     "Draw an image with the weights of its places as heat and the chosen places outlined."
     size = 224

@@ -220,7 +220,7 @@ def _load(source, limit, stamp):
 
 def load_words(
     source='glove-50', # 'glove-50' (packaged), a file, or a name that gensim.downloader knows
-    limit:int=None, # only the first so many words
+    limit:int|None=None, # only the first so many words
 ): # gensim KeyedVectors
     "Load word vectors from the package, a file or the network."
     p = Path(source)

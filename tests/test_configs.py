@@ -233,12 +233,13 @@ def test_passes_are_what_the_network_sees(tree, monkeypatch):
         assert 2*15<seen[False]<=rest if validated else seen[False]==rest==(2*15 if most<15 else 0)
 
 def test_a_fine_tuned_run_is_scored_alone(run, tree):
-    from fsic_nb.studies import Comparison, compare
+    from fsic_nb.runs import read_run
+    from fsic_nb.studies import Comparison, check_alone, compare
     from shutil import copytree
     other = copytree(run, tree.parent/'copy')
     kw = dict(data='coco', root=str(tree), say=silent)
     with pytest.raises(FsicError, match='score it alone'): compare([run, other], how=Comparison([1], 3), out=tree.parent/'no.json', **kw)
-    with pytest.raises(FsicError, match='refined: would be trained on other features'): compare([run], ['refined'], how=Comparison([1], 3), out=tree.parent/'no.json', **kw)
+    with pytest.raises(FsicError, match='refined: would be trained on other features'): check_alone([read_run(run)], ['refined'])
     assert not (tree.parent/'no.json').exists()
     LabelSplit('wide', [], [], NAMES[3:]).to_json(tree.parent/'wide.json')
     how = Comparison([1], 3, split=str(tree.parent/'wide.json'), protocol='masked')
