@@ -83,7 +83,9 @@ class Cache:
         self.tables = {}
         self.taped = None           # what has a gradient and is shared within a step
 
-    def to(self, ids):
+    def to(self,
+        ids, # numbers (...)
+    )->Tensor: # the same, int64
         "Move numbers to where everything is computed."
         return torch.as_tensor(ids).to(self.device)
 
