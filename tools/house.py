@@ -411,13 +411,14 @@ def unknown_letters(house)->list:
 
 
 def untold_letters(house)->list:
-    """Letters that the table in 10_embed lacks or tells otherwise than `LETTERS`, and axes in the
-    shapes of its symbols that are no letters."""
-    text = '\n'.join(c.source for c in house.chapters['10_embed'] if c.kind=='markdown')
+    """Letters that the table in 00_core lacks or tells otherwise than `LETTERS`, and axes in the
+    shapes of the symbols in 10_embed that are no letters."""
+    text = '\n'.join(c.source for stem in ('00_core', '10_embed')
+                     for c in house.chapters.get(stem, ()) if c.kind=='markdown')
     lines = re.findall(r'^\|(.*)\|$', text, re.M)
     rows = [[cell.strip() for cell in line.split('|')] for line in lines]
     told = {r[0]: r[1] for r in rows if len(r)==2}             # letter, what it counts
-    known = {*told} - {'letter', '---'}
+    known = {name for name in told if len(name)==1}            # a glossary is a table, too
     found = [f'{letter}: {told.get(letter, "not told")}' for letter, meaning in LETTERS.items()
              if not told.get(letter, '').startswith(meaning)]
     found += [f'{letter}: not in LETTERS' for letter in sorted(known-{*LETTERS})]
