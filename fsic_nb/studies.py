@@ -50,9 +50,9 @@ def draw_figures(
     kept = keep_helpful(trace[-1][1][0])
     masks = exp.scenes and exp.scenes.masks
     shown = show_kept(exp.images, episode, kept, masks, grid=exp.features.grid)
-    save_figure(show_episode(exp.images, episode), out/'episode.png', dpi=80)
-    save_figure(shown, out/'lcm.png', dpi=80)
-    save_figure(show_results(rows), out/'results.png')
+    save_figure(show_episode(exp.images, episode), out/'episode.png', 150, dpi=160)
+    save_figure(shown, out/'lcm.png', 150, dpi=160)
+    save_figure(show_results(rows), out/'results.png', 150, dpi=176)
 
 # %% ../nbs/31_studies.ipynb #1c55bd1c
 DEMO = 'simpleshot words wagp paper refined'.split()

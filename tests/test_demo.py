@@ -32,7 +32,7 @@ def test_quick_demo(quick):
     assert all(by['refined', k]>by['simpleshot', k] for k in (1, 5))      # even after a minute's training
     assert 'ML-SimpleShot' in p.stdout and '5-shot mAP' in p.stdout
     for f in ('episode.png', 'lcm.png', 'results.png'):
-        assert (d/'out'/f).read_bytes()[:4]==b'\x89PNG' and (d/'out'/f).stat().st_size<=60_000
+        assert (d/'out'/f).read_bytes()[:4]==b'\x89PNG' and (d/'out'/f).stat().st_size<=150_000
 
 def test_same_seed_same_numbers_from_the_cache(quick):
     d,_ = quick

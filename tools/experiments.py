@@ -326,7 +326,7 @@ def gallery(exp):
             show_places(exp.images.paths[ep.support[j]], ax=ax, keep=kept[j, i], truth=exp.scenes.masks(ep.support[j])[label], title=f'{label}: {100*precision[k]:.0f} % right')
         axes[0].text(-.06, .5, name, rotation=90, va='center', ha='right', transform=axes[0].transAxes)
     fig.tight_layout()
-    save_figure(fig, results_folder.parents[1]/'figures'/'gallery.png', dpi=75)
+    save_figure(fig, results_folder.parents[1]/'figures'/'gallery.png', 150, dpi=150)
     say(f'figures/gallery.png written; {len(pairs)} pairs, {(precision==0).sum()} with no right place, median precision {np.median(precision):.2f}')
 
 
