@@ -99,7 +99,8 @@ class Cache:
         if torch.is_grad_enabled(): return self.with_gradient((f, of), make, ids)
         different = np.unique(ids)
         if (f, of) not in self.tables:
-            self.tables[f, of] = Table(make(different[:1]), self.count[of], self.memory)
+            first = different[:1] if len(different) else np.zeros(1, int)  # only its shape matters
+            self.tables[f, of] = Table(make(first), self.count[of], self.memory)
         table = self.tables[f, of]
         if table.learn(different, make): return pick_rows(table.made, self.to(table.slot[ids]))
         return pick_rows(make(different), self.to(np.searchsorted(different, ids)))

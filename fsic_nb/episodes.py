@@ -25,7 +25,7 @@ class Episode:
     y_query: Bool[np.ndarray, "*b Q N"] # which query image carries which label
     e: int|Int[np.ndarray, "*b"] # number of the episode
     task: int|Int[np.ndarray, "*b"] # number of the task that it belongs to
-    shots: int # K, support images drawn for each label
+    shots: int # K, support images drawn for each label; 0: nothing but their names is known
     queries: int|str # query images drawn for each label; 'all' where none are drawn
 
     def __repr__(self):
@@ -128,13 +128,13 @@ class Episodes:
         images:ImageSet,
         split:LabelSplit,
         part:str='test', # 'train', 'val' or 'test'
-        shots:int=1, # K, support images of each label
+        shots:int=1, # K, support images of each label; 0: none, a label is known by its name
         queries:int=4, # query images of each label
         seed:int=0, # another seed, other episodes
         protocol:str='strict', # 'strict' or 'masked', see `select`
         ways:int|None=None, # draw this many labels of the task for each episode; None: all
     ):
-        _check_request(shots=(shots, 1), queries=(queries, 1), seed=(seed, 0),
+        _check_request(shots=(shots, 0), queries=(queries, 1), seed=(seed, 0),
                        ways=(1 if ways is None else ways, 1))
         split.check(images)
         store_attr()

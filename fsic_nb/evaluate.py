@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from .cache import Cache
-from .core import fingerprint, keep_freed_memory, progress, say
+from .core import FsicError, fingerprint, keep_freed_memory, progress, say
 from .embed import score
 from .episodes import Episodes
 from .metrics import episode_metrics, interval, paired_interval
 from .protocols import METHOD_NAMES, FixedEpisodes
-from .support import load_episodes
+from .support import can_score, load_episodes, needs_no_example
 
 # %% ../nbs/22_evaluate.ipynb #8038ee47
 def _add_metrics(
@@ -44,13 +44,14 @@ def evaluate(
 )->dict: # name -> {metric: (n,) array, 'seconds': float}
     "Score every method on the same first `n` episodes."
     keep_freed_memory()
+    if blind := [name for name, m in methods.items() if not can_score(m, episodes.shots)]:
+        raise FsicError(f'{", ".join(blind)}: cannot score without an example; '
+                        'leave out shots 0, or these methods.')
     fixed = isinstance(episodes, FixedEpisodes) # each episode has a shape of its own
     if fixed:
         n = min(n, len(episodes))
         batch = 1
-    if not batch:
-        first = episodes[0]
-        batch = max(1, 1500//(len(first.support)+len(first.query)))
+    if not batch: batch = max(1, 1500//sum(map(len, (episodes[0].support, episodes[0].query))))
     out = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods}
     truth = []
     cache = Cache(exp)                          # shared by all methods and episodes
@@ -106,12 +107,12 @@ def table(
     for m in methods:
         line = METHOD_NAMES.get(m, m).ljust(26)
         for k in shots:
-            r = cell[m, k]
-            line += f"{r['map']:.1f} ± {r['map_ci95']:.1f}".rjust(16)
+            r = cell.get((m, k), {})               # a method may need an example
+            line += (f"{r['map']:.1f} ± {r['map_ci95']:.1f}" if r else '').rjust(16)
             other = 'diff' in r and m!=r['baseline']
             diff = f"{r['diff']:+.1f} ± {r['diff_ci95']:.1f}" if other else ''
             line += diff.rjust(16)
-        lines.append(line)
+        lines.append(line.rstrip())
     return '\n'.join(lines)
 
 # %% ../nbs/22_evaluate.ipynb #5000bae9
@@ -123,15 +124,18 @@ def report(
     "Say the table of some records, and what its columns mean."
     r = rows[0]
     what = f'{r["data"]}, {r["protocol"]} filter, {r["episodes"]} episodes, seed {r["seed"]}'
+    to = {METHOD_NAMES.get(row['baseline'], row['baseline']) for row in rows if 'baseline' in row}
+    diff = f', diff the paired difference to {to.pop()}' if to else ''
     seconds = time.perf_counter()-begin
-    say(f'\n{what}; ± is the 95 % interval over episodes, '
-        f'diff the paired difference to ML-SimpleShot\n\n{table(rows)}\n\n{seconds:.0f} s in all')
+    say(f'\n{what}; ± is the 95 % interval over episodes{diff}\n\n'
+        f'{table(rows)}\n\n{seconds:.0f} s in all')
 
 # %% ../nbs/22_evaluate.ipynb #fc5fe54d
 def words_only(
     model, # a trained `PaperModel`
 )->Callable: # a method
     "Score by the initial prototypes t_i alone, without any support image."
+    @needs_no_example
     def method(support):
         t = model.embed.word(support.g)
         return lambda query: score(model.embed.visual(query.means), t)

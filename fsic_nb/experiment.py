@@ -19,6 +19,7 @@ from .core import FsicError, say
 from .data import ImageSet, LabelSplit, enough, select
 from .episodes import Episodes
 from .features import extract
+from .names import class_prior, class_texts
 from .protocols import QUERIES, SETS, SHOTS, coco_base, split_of
 from .readers import read
 from .scenes import QUICK, SceneSet, make_scenes
@@ -53,16 +54,31 @@ class Experiment:
         return np.flatnonzero(~self.images.labels[:, columns].any(1))
 
     @cached_property
+    def basis(self)->Int[np.ndarray, "n"]: # image numbers, ascending
+        "Find the images that a centre or a space is computed of, training images if possible."
+        every = np.arange(len(self.images))
+        return next(i for i in (self.training, self.unseen, every) if len(i))
+
+    @cached_property
     def centre(self)->Float[Tensor, "C"]:
         "Compute the mean feature of the images that training may use."
-        every = np.arange(len(self.images))
-        ids = next(i for i in (self.training, self.unseen, every) if len(i))
-        return self.features.mean_of(ids).mean(0)
+        return self.features.mean_of(self.basis).mean(0)
 
     @cached_property
     def head(self)->tuple|None: # weight (classes, C) and bias (classes,)
         "Load the linear classifier of the backbone, if it has one."
         return classifier(self.features.meta['backbone'])
+
+# %% ../nbs/07_experiment.ipynb #e1d931ab
+@patch
+def name_prior(self:Experiment)->Float[Tensor, "N n"]: # of all labels, over the n classes
+    "Compare the labels' names with those of the backbone's classes."
+    if self.head is None:
+        raise FsicError(f"{self.features.meta['backbone']}: this backbone has no classifier "
+                        'whose classes a name could be compared with; '
+                        "leave out methods that need the name, or use 'lite0'.")
+    classes = class_texts(len(self.head[1]))
+    return class_prior(classes, self.images.names, load_words('minilm'))
 
 # %% ../nbs/07_experiment.ipynb #acc9d447
 @patch

@@ -93,6 +93,14 @@ class Encoder(nn.Module):
         x = self.proj(f)
         return torch.cat([x, self.vocabulary(f)], -1) if self.vocabulary else x+self.mlp(x)
 
+# %% ../nbs/15b_refined.ipynb #a3f6cc5f
+@patch
+def whole(self:Encoder,
+    f:Float[Tensor, "*b L C"], # local features
+)->Float[Tensor, "*b D"]: # of length one
+    "Describe an image by the mean of its local features in the space."
+    return F.normalize(self(f).mean(-2), dim=-1)
+
 # %% ../nbs/15b_refined.ipynb #4225f5f9
 REFINED_CHOICES = dict(select=('soft', 'signed', 'share', 'none'),
                        solve=('ridge', 'mean'),
@@ -126,6 +134,7 @@ class RefinedConfig(Configuration, kind='refined'):
 # %% ../nbs/15b_refined.ipynb #d4e57825
 class Refined(nn.Module):
     "Refine prototypes in rounds. A method: support -> scorer."
+    zero_shot = True                           # without an example the word is the prototype
     def __init__(self, cfg:RefinedConfig): # the switches
         super().__init__()
         self.cfg = cfg
@@ -314,6 +323,21 @@ def start_vocabulary(
     encoder.proj.weight.mul_(BESIDE*vocabulary/proj)
     encoder.proj.bias.mul_(BESIDE*vocabulary/proj)
 
+# %% ../nbs/15b_refined.ipynb #308e6dc3
+@patch
+@torch.no_grad()
+def start(self:Encoder,
+    store, # `FeatureStore`
+    ids,   # image numbers (n,)
+    head:tuple|None=None, # weight (classes, C) and bias (classes,), where there is a vocabulary
+)->Encoder: # itself
+    "Set the space from one look at some images."
+    dim = self.proj.out_features
+    _copy_layer(self.proj, *fit_principal(store, ids, dim))
+    def encode(): return map(self, read_chunks(store, ids))
+    if self.vocabulary: start_vocabulary(self, dim, head, encode)
+    return self
+
 # %% ../nbs/15b_refined.ipynb #2c094cbb
 @patch
 def initial_model(self:RefinedConfig,
@@ -342,10 +366,8 @@ def initial_model(
         raise FsicError("initial_model: a vocabulary needs the backbone's classifier; "
                         "this backbone has none, use classes=0.")
     model = cfg.build().eval()
-    def encode(): return map(model.encoder, read_chunks(store, ids))
-    _copy_layer(model.encoder.proj, *fit_principal(store, ids, cfg.dim))
-    if cfg.classes: start_vocabulary(model.encoder, cfg.dim, head, encode)
-    v = F.normalize(torch.cat([x.mean(-2) for x in encode()]), dim=-1)
+    model.encoder.start(store, ids, head)
+    v = torch.cat([model.encoder.whole(f) for f in read_chunks(store, ids)])
     P = F.normalize(mean_prototypes(v, y), dim=-1)
     _copy_layer(model.word, *fit_word_map(g, P))
     return model

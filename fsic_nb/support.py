@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'Features', 'identity', 'StoredFeatures', 'Support', 'load_episodes', 'mean_prototypes', 'simpleshot',
-           'Configuration', 'find_kind']
+           'needs_no_example', 'can_score', 'Configuration', 'find_kind']
 
 # %% ../nbs/08_support.ipynb #b688877c
 from collections.abc import Callable
@@ -130,6 +130,21 @@ def simpleshot(
         P = F.normalize(mean_prototypes(support.x.means-centre, support.y), dim=-1)
         return lambda query: F.normalize(query.means-centre, dim=-1)@P.mT
     return method
+
+# %% ../nbs/08_support.ipynb #a0f2fcd6
+def needs_no_example(
+    method:Callable, # support -> scorer
+)->Callable: # the same, marked
+    "Mark a method that can score labels whose names are all that is known."
+    method.zero_shot = True
+    return method
+
+def can_score(
+    method:Callable, # support -> scorer
+    shots:int,       # K
+)->bool:
+    "Tell whether a method can score with so many examples of each label."
+    return shots>0 or getattr(method, 'zero_shot', False)
 
 # %% ../nbs/08_support.ipynb #fcef732a
 KINDS = dict(paper='model', refined='refined', relation='baselines', laso='baselines',

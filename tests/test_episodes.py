@@ -209,7 +209,7 @@ def test_an_image_with_a_left_out_label_stays_with_the_label_hidden():
     (dict(shots=500), 'c0 has 14, c1 has 12, c2 has 5; an episode needs 500 support'),
     (dict(shots=500, part='train'), 'no label has the 500 support + 4 query = 504 usable images'),
     (dict(ways=4), 'ways=4, but task 0 (c0, c1, c2) has 3 labels'),
-    (dict(shots=0), 'shots=0: expected a whole number, at least 1'),
+    (dict(shots=-1), 'shots=-1: expected a whole number, at least 0'),
     (dict(queries=0), 'queries=0: expected'), (dict(seed=-1), 'seed=-1: expected'), (dict(ways=0), 'ways=0: expected'),
     (dict(protocol='lax'), "no protocol is called 'lax'"), (dict(part='tset'), "no part is called 'tset'")])
 def test_wrong_requests(kw, says):

