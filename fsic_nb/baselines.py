@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from .core import FsicError
+from .probes import linear_probe, logistic, mean_vector, ridge, svm
 from .prototypes import gather_rows, positives
 from .refine import solve_spd
 from .support import Configuration, Features, Support, mean_prototypes, simpleshot
@@ -167,7 +168,10 @@ def local_knn(
 # name of a method -> function that makes it of the centre
 TRAINING_FREE = dict(protonet=lambda centre: protonet(), simpleshot=simpleshot,
                      matching=matchingnet, bcr=bcr, labelprop=label_propagation,
-                     localknn=local_knn)
+                     localknn=local_knn,
+                     logistic=lambda centre: linear_probe(logistic, mean_vector),
+                     ridge=lambda centre: linear_probe(ridge, mean_vector),
+                     svm=lambda centre: linear_probe(svm, mean_vector))
 
 # %% ../nbs/23_baselines.ipynb #f0a17ba1
 def _support_coverage(

@@ -53,11 +53,11 @@ def parse_numbers(
     text:str, # such as '1,5'
     what:str, # the option it was given for
 )->list: # of int, ascending
-    "Split a list of positive whole numbers."
+    "Split a list of whole numbers."
     words = [w.strip() for w in str(text).split(',')]
-    if not all(re.fullmatch('[1-9][0-9]{0,3}', w) for w in words):
-        raise FsicError(f'{what} {text!r}: expected whole numbers from 1 on, '
-                        'separated by commas, such as 1,5.')
+    if not all(re.fullmatch('0|[1-9][0-9]{0,3}', w) for w in words):
+        raise FsicError(f'{what} {text!r}: expected whole numbers from 0 on, '
+                        'separated by commas, such as 0,1,5.')
     return sorted({int(w) for w in words})
 
 # %% ../nbs/33_cli.ipynb #a5549cfb
@@ -101,19 +101,20 @@ def fsic_evaluate(
     method:str='', # methods, separated by commas (default: simpleshot,refined without --run)
     data:str='scenes', # scenes (no download), voc, coco, nuswide, imaterialist, folder or csv
     root:str=None, # the data set's folder; scenes: where to build them (default: the cache)
-    shots:str='1,5', # support images a label, separated by commas
+    shots:str='1,5', # support images a label, separated by commas; 0: its name alone
     episodes:int=None, # episodes of each (default: 200, or 12 with --quick)
     seed:int=0, # of scenes, episodes and trainings
     out:str='results.json', # the records
     quick:store_true=False, # the small set of scenes, short trainings
     split:str='', # such as coco_52_12_16, or a JSON file (default: the run's or the data set's)
     protocol:str='', # strict or masked: which images may be used (default: the same)
+    baseline:str='simpleshot', # the method that differences are to; it is scored, too
 ):
-    "Score runs and methods on the same episodes of test labels; ML-SimpleShot is the baseline."
+    "Score runs and methods on the same episodes of test labels."
     if episodes is None: episodes = 12 if quick else 200
     shots = parse_numbers(shots, '--shots')
     names = parse_names(method or ('' if run else 'refined'))
-    how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, split, protocol)
+    how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, split, protocol, baseline)
     fsic_nb.studies.compare(parse_names(run), names, data, root, how, out)
 
 @command('fsic_prepare --data coco --root data/coco')

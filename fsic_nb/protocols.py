@@ -149,11 +149,16 @@ def coco_base(
                       'labels that VOC_SPLIT neither trains nor validates with')
 
 # %% ../nbs/05b_protocols.ipynb #d0a1b008
-METHOD_NAMES = dict(
-    words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot',
-    matching='ML-MatchingNet', bcr='reweighted mean (BCR)', labelprop='label propagation',
-    localknn='kNN on local features', relation='ML-RelationNet', laso='LaSO', wagp='WAGP',
-    paper='paper, reconstructed', refined='refined prototypes', oracle='mask oracle')
+METHOD_NAMES = {
+    'chance': 'chance', 'name': 'name alone', 'words': 'words only', 'protonet': 'ML-ProtoNet',
+    'simpleshot': 'ML-SimpleShot', 'matching': 'ML-MatchingNet', 'bcr': 'reweighted mean (BCR)',
+    'labelprop': 'label propagation', 'localknn': 'kNN on local features',
+    'relation': 'ML-RelationNet', 'laso': 'LaSO', 'logistic': 'logistic regression',
+    'ridge': 'ridge probe', 'svm': 'linear SVM', 'ridge-space': 'ridge probe, our space',
+    'ridge-name': 'ridge around the name', 'wagp': 'WAGP', 'paper': 'paper, as scheduled',
+    'paper-best': 'paper, best faithful', 'paper-mean': 'plain mean, its space',
+    'refined-whole': 'refined, selection off', 'refined': 'refined prototypes',
+    'oracle': 'mask oracle', 'ceiling': 'whole-image ceiling'}
 
 # %% ../nbs/05b_protocols.ipynb #99212a06
 def _list_json(path:Path):

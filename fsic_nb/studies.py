@@ -22,14 +22,14 @@ from .experiment import Experiment, Options, check_data, draw_test, prepare, rea
 from .finetune import (ImageLoader, Tuning, finetune, make_live_validation, processes,
                               tuned_backbone)
 from .protocols import SHOTS
-from .recipes import (RECIPES, build_methods, check_names, fit, get_recipe, make_kinds,
+from .recipes import (NEEDS, RECIPES, build_methods, check_names, fit, get_recipe, make_kinds,
                              open_run)
 from .refine import keep_helpful
 from .runs import (check_new_run, check_same_run, describe_cell, describe_run,
                           describe_tuned, is_tuned, load_model, name_runs, read_run, say_seen,
                           seen_labels)
 from .show import save_figure, show_episode, show_kept, show_results, style
-from .support import load_episodes
+from .support import can_score, load_episodes
 from .train import Plan
 from .words import label_vectors, load_words
 
@@ -55,7 +55,8 @@ def draw_figures(
     save_figure(show_results(rows), out/'results.png', 150, dpi=176)
 
 # %% ../nbs/31_studies.ipynb #1c55bd1c
-DEMO = 'simpleshot words wagp paper refined'.split()
+DEMO = ('chance name simpleshot logistic ridge-space ridge-name wagp paper '
+        'refined-whole refined ceiling').split()
 
 def demo(
     data:str='scenes', # 'scenes' or 'voc'
@@ -76,7 +77,8 @@ def demo(
     for k in SHOTS:
         start = time.perf_counter()
         eps = exp.episodes('test', k, seed)
-        rows += records(evaluate(methods, eps, exp, n=12 if quick else 200), eps)
+        scored = evaluate(methods, eps, exp, n=12 if quick else 200)
+        rows += records(scored, eps, 'refined')
         say(f'scoring   {k}-shot: {rows[-1]["episodes"]} episodes of {len(eps[0].labels)} '
             f'unseen labels, {time.perf_counter()-start:.1f} s')
     start = time.perf_counter()
@@ -204,7 +206,7 @@ def check_alone(
     if len(runs)>1:
         raise FsicError('a fine-tuned run has features of its own; score it alone, and the others '
                         'in a call of their own (the same seed gives the same episodes).')
-    if trained := [n for n in names if n in RECIPES or n=='words']:
+    if trained := [n for n in names if NEEDS.get(n, n) in RECIPES]:
         raise FsicError(f'{trained[0]}: would be trained on other features than the fine-tuned run '
                         'has; compare it with methods that need no training.')
 
@@ -238,24 +240,29 @@ class Comparison:
     quick:bool = False    # the small set of scenes, short trainings
     split:str = ''        # see `split_of`; default: the run's, else the data set's
     protocol:str = ''     # 'strict' or 'masked'; default: the same
+    baseline:str = 'simpleshot' # method that differences are to; it is scored, too
 
 def score_runs(
     methods:dict,  # name -> method
     named:dict,    # name -> run, of those that are runs
     eps:Episodes,
     exp:Experiment,
-    n:int,         # episodes
+    how:Comparison,
     say=say,       # called with one line
 )->list: # records
     "Score methods on the same episodes; records of runs name the run and its seen test labels."
     labels = len(eps[0].labels)
     start = time.perf_counter()
-    rows = records(evaluate(methods, eps, exp, n=n, batch=4 if labels<=20 else 1), eps)
+    able = {n: m for n, m in methods.items() if can_score(m, eps.shots)}
+    if out := [n for n in methods if n not in able]:
+        say(f'          {eps.shots}-shot: left out, since they need an example: {", ".join(out)}')
+    scored = evaluate(able, eps, exp, n=how.episodes, batch=4 if labels<=20 else 1)
+    rows = records(scored, eps, how.baseline)
     for row in rows:
         if run := named.get(row['method']):
             row.update(run=str(run['path']), seen=len(seen_labels(run, eps.split)))
     seconds = f'{time.perf_counter()-start:.1f} s'
-    say(f'scoring   {eps.shots}-shot: {n} episodes of {labels} labels, {seconds}')
+    say(f'scoring   {eps.shots}-shot: {how.episodes} episodes of {labels} labels, {seconds}')
     return rows
 
 # %% ../nbs/31_studies.ipynb #f64a7e00
@@ -276,7 +283,8 @@ def compare(
     check_out(out)
     runs = [read_run(p) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
     there = [r['method'] for r in runs]
-    names = check_names(['simpleshot', *names], data, there)
+    if how.baseline not in there: names = [how.baseline, *names]
+    names = check_names(names, data, there)
     if data not in ('scenes', 'voc'): names = [n for n in names if n not in there]
     check_alone(runs, names)
     options = choose_options(runs, data, how.split, how.protocol)
@@ -290,7 +298,7 @@ def compare(
     rows = []
     for k in how.shots:
         eps = draw_test(exp, k, how.episodes, how.seed, say)
-        rows += score_runs(methods, named, eps, exp, how.episodes, say)
+        rows += score_runs(methods, named, eps, exp, how, say)
     write_json(out, rows)
     report(rows, begin, say)
     return rows
