@@ -66,8 +66,9 @@ class Experiment:
 
     @cached_property
     def head(self)->tuple|None: # weight (classes, C) and bias (classes,)
-        "Load the linear classifier of the backbone, if it has one."
-        return classifier(self.features.meta['backbone'])
+        "Load the linear classifier of the backbone, if it has one; a tuned one has none."
+        name = self.features.meta['backbone']
+        return None if name.endswith('-tuned') else classifier(name)
 
 # %% ../nbs/07_experiment.ipynb #e1d931ab
 @patch

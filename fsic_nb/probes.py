@@ -116,7 +116,7 @@ def svm(
     for e, (x, labels) in enumerate(tables):
         for i in learnable(labels).nonzero()[:, 0].tolist():
             machine = SVC(kernel='linear', C=C, tol=1e-6).fit(x.numpy(), labels[:, i].numpy())
-            w[e, i, :-1] = torch.as_tensor(machine.coef_[0])
+            w[e, i, :-1] = torch.tensor(machine.coef_[0])
             w[e, i, -1] = float(machine.intercept_[0])
     w = w.view(*lead, *w.shape[1:]).to(v)
     return w[..., :-1]@basis, w[..., -1]
@@ -171,14 +171,16 @@ def zero_shot(
 def ridge_around_name(
     encoder:Encoder, # with a vocabulary
     q:Float[Tensor, "n _"], # priors of all labels of the experiment
+    length:float=PRIOR, # of the name's point
+    alpha:float=1., # strength of the penalty
 )->Callable: # a method
     "Solve the ridge probe in the space around the point of the label's name."
-    points = PRIOR*name_points(encoder, q)
+    points = length*name_points(encoder, q)
     describe = space_vector(encoder)
     @needs_no_example
     def method(support):
         m = points[torch.as_tensor(numbered(support, 'ridge-name'))]
-        P, b = ridge(describe(support.x), support.y, m)
+        P, b = ridge(describe(support.x), support.y, m, alpha)
         return lambda query: describe(query)@P.mT+b[..., None, :]
     return method
 
@@ -221,7 +223,7 @@ def cross_fit(
     n = len(exp.images)
     blocks = (exp.features[np.arange(i, min(i+256, n))] for i in range(0, n, 256))
     v = torch.cat([encoder.whole(f) for f in blocks])
-    z = 2*torch.as_tensor(exp.images.labels).float()-1
+    z = 2*torch.tensor(exp.images.labels).float()-1
     fold = torch.as_tensor(rng(0, 'folds').permutation(n)%folds)
     scores = torch.zeros_like(z)
     for k in range(folds):

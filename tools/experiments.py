@@ -5,6 +5,7 @@
     python tools/experiments.py tuning [--data voc --root DIR]    learning rate of the refined model, on validation labels
     python tools/experiments.py ablation [--data voc --root DIR]  every part of the refined model, on validation labels
     python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
+    python tools/experiments.py probes --data voc --root DIR    penalties, texts, temperature and prior of the probes, on base labels
     python tools/experiments.py labels                          the number of base labels
     python tools/experiments.py collapse                        swapped pictures, shuffled words, and six small repairs
     python tools/experiments.py places                          where the kept places lie, by size of the object
@@ -15,6 +16,7 @@ labels; only `results`, `gallery` and the test rows of `places` look at test lab
 """
 import argparse, os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault('FSIC_PROGRESS', '0')
@@ -22,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fsic_nb import baselines
+from fsic_nb import baselines, probes
 from fsic_nb.cache import Cache
 from fsic_nb.core import draw_seed, keep_freed_memory, say, write_json
 from fsic_nb.data import LabelSplit
@@ -30,6 +32,7 @@ from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.experiment import prepare
 from fsic_nb.metrics import average_precision, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel
+from fsic_nb.names import class_prior, class_texts
 from fsic_nb.protocols import QUERIES, SHOTS
 from fsic_nb.recipes import fit, make_plan
 from fsic_nb.refine import keep_helpful
@@ -37,6 +40,7 @@ from fsic_nb.refined import fit_principal
 from fsic_nb.show import save_figure, show_places, style
 from fsic_nb.support import Features, Support, load_episodes, mean_prototypes, simpleshot
 from fsic_nb.train import Schedule, train_step
+from fsic_nb.words import load_words
 
 results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
 
@@ -161,6 +165,50 @@ def folds(exp):
                     out[k][i:i+len(ap)][:, cols] = ap[:, cols]
         return {k: np.nanmean(v, 1) for k, v in out.items()}
     return score
+
+
+# --- linear probes and names ---------------------------------------------------------------------------------------------------
+
+BASE = ['bus', 'cow', 'train', 'car', 'horse', 'motorbike', 'bicycle', 'person']
+
+def describe_mean(exp, how):
+    "Describe images by their mean local feature: as it is, centred or standardised, at length one."
+    centre = exp.centre
+    spread = exp.features.mean_of(exp.basis).std(0)
+    change = dict(raw=lambda x: x, centred=lambda x: x-centre, standardised=lambda x: (x-centre)/spread)[how]
+    return lambda x: F.normalize(change(x.means), dim=-1)
+
+def name_choices(exp, space):
+    "The name alone: texts of the classes, words and temperature."
+    texts = {'minilm, gloss': ('minilm', True), 'minilm, synonyms': ('minilm', False), 'glove-50, synonyms': ('glove-50', False)}
+    for text, (words, gloss) in texts.items():
+        classes = class_texts(len(exp.head[1]), gloss)
+        for T in (.03, .05, .07, .1):
+            q = class_prior(classes, exp.images.names, load_words(words), T)
+            yield dict(what='name', text=text, T=T), probes.zero_shot(space, q)
+
+def probe_choices(exp, space):
+    "Descriptions and penalties of the linear probes, and the length of the name's point."
+    describe = {f'mean, {how}': describe_mean(exp, how) for how in ('raw', 'centred', 'standardised')}
+    for name, d in {**describe, 'space': probes.space_vector(space)}.items():
+        for alpha in (.1, 1., 10.):
+            yield dict(what='ridge', image=name, penalty=alpha), probes.linear_probe(partial(probes.ridge, alpha=alpha), d)
+        for C in (1., 10.):
+            yield dict(what='logistic', image=name, penalty=C), probes.linear_probe(partial(probes.logistic, C=C), d)
+    for C in (1., 10.): yield dict(what='svm', image='mean, raw', penalty=C), probes.linear_probe(partial(probes.svm, C=C), describe['mean, raw'])
+    for length in (.5, 1., 2., 4.):
+        for alpha in (.3, 1., 3.):
+            yield dict(what='ridge-name', length=length, penalty=alpha), probes.ridge_around_name(space, exp.name_prior(), length, alpha)
+
+def probe_rows(exp, n):
+    "Every choice of 22b_probes on eight base labels of VOC, which are no test labels."
+    space = probes.fit_space(exp)
+    base = replace(exp, split=LabelSplit('voc, base labels', train=['cat'], val=BASE, test=['dog']))
+    rows = []
+    for row, method in [*name_choices(exp, space), *probe_choices(exp, space)]:
+        rows.append(dict(**row, data='voc', part='base labels', labels=len(BASE), episodes=n, seed=0, **summary(score_maps(base, {'m': method}, 'val', n)['m'])))
+        say(rows[-1])
+    return rows
 
 
 # --- the paper's parts -------------------------------------------------------------------------------------------------------
@@ -332,18 +380,19 @@ def gallery(exp):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places', 'gallery'])
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'probes', 'parts', 'labels', 'collapse', 'places', 'gallery'])
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
     parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated or repaired model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
     keep_freed_memory()
-    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
+    if a.what=='probes' and a.data!='voc': parser.error('probes is measured on voc')
+    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'probes'): parser.error(f'{a.what} is measured on scenes')
     exp = prepare(a.data, a.root)
     if a.what=='gallery': return gallery(exp)
     n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
-    made = dict(results=results, parts=parts, labels=labels, places=places).get(a.what)
+    made = dict(results=results, probes=probe_rows, parts=parts, labels=labels, places=places).get(a.what)
     rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](exp, n, a.steps) if made is None else made(exp, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
     write_json(results_folder/f'{name}.json', rows)
