@@ -112,7 +112,7 @@ def table(
             other = 'diff' in r and m!=r['baseline']
             diff = f"{r['diff']:+.1f} ± {r['diff_ci95']:.1f}" if other else ''
             line += diff.rjust(16)
-        lines.append(line.rstrip())
+        lines.append(line)
     return '\n'.join(lines)
 
 # %% ../nbs/22_evaluate.ipynb #5000bae9

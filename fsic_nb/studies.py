@@ -22,8 +22,8 @@ from .experiment import Experiment, Options, check_data, draw_test, prepare, rea
 from .finetune import (ImageLoader, Tuning, finetune, make_live_validation, processes,
                               tuned_backbone)
 from .protocols import SHOTS
-from .recipes import (NEEDS, RECIPES, build_methods, check_names, fit, get_recipe, make_kinds,
-                             open_run)
+from .recipes import (NEEDS, RECIPES, build_methods, check_names, fit, get_recipe,
+                             make_kinds, open_run)
 from .refine import keep_helpful
 from .runs import (check_new_run, check_same_run, describe_cell, describe_run,
                           describe_tuned, is_tuned, load_model, name_runs, read_run, say_seen,
