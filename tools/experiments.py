@@ -6,14 +6,16 @@
     python tools/experiments.py ablation [--data voc --root DIR]  every part of the refined model, on validation labels
     python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
     python tools/experiments.py labels                          the number of base labels
-    python tools/experiments.py collapse                        swapped pictures, shuffled words, and six small repairs
+    python tools/experiments.py row [--data voc --root DIR]     the paper's row at its best, and where it loses, on validation labels
+    python tools/experiments.py collapse                        exchanged images and words, and a residual
     python tools/experiments.py places                          where the kept places lie, by size of the object
     python tools/experiments.py gallery                         figures/gallery.png: kept places, right and wrong
 
 A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
 labels; only `results`, `gallery` and the test rows of `places` look at test labels.
 """
-import argparse, os
+import argparse, os, time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,16 +26,17 @@ import torch
 import torch.nn.functional as F
 from fsic_nb import baselines
 from fsic_nb.cache import Cache
-from fsic_nb.core import draw_seed, keep_freed_memory, say, write_json
+from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_json, say, write_json
 from fsic_nb.data import LabelSplit
+from fsic_nb.embed import score
 from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.experiment import prepare
 from fsic_nb.metrics import average_precision, interval, paired_interval
-from fsic_nb.model import PaperConfig, PaperModel
+from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.protocols import QUERIES, SHOTS
 from fsic_nb.recipes import fit, make_plan
 from fsic_nb.refine import keep_helpful
-from fsic_nb.refined import fit_principal
+from fsic_nb.runs import hash_code
 from fsic_nb.show import save_figure, show_places, style
 from fsic_nb.support import Features, Support, load_episodes, mean_prototypes, simpleshot
 from fsic_nb.train import Schedule, train_step
@@ -135,11 +138,17 @@ class Encoded:
     def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
     def mean_of(self, ids): return None
 
+HOLD = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
+EVERY = [x for h in HOLD for x in h]
+WHOLE = LabelSplit('voc, base labels', train=['cat'], val=EVERY, test=['dog'])
+
+def fold_split(h):
+    "The split that holds the labels `h` out of training."
+    rest = ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
+    return LabelSplit(f'voc, {h[0]} fold', train=[x for x in EVERY if x not in h]+rest, val=h, test=['dog'])
+
 def folds(exp):
     "Photographs have too few base labels for one validation task: three folds of labels, each held out of training once."
-    hold = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
-    every, rest = [x for h in hold for x in h], ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
-    whole = LabelSplit('voc, base labels', train=['cat'], val=every, test=['dog'])
     known = {}
     def one(split, cfg, schedule):
         if schedule.steps: model = train_as(exp, 'refined', split=split, cfg=cfg, schedule=schedule)
@@ -149,12 +158,11 @@ def folds(exp):
         model.encoder = torch.nn.Identity()
         return model, known[key]
     def score(cfg, schedule, n):
-        out = {k: np.zeros((n, len(every))) for k in SHOTS}
-        for h in hold:
-            split = LabelSplit(f'voc, {h[0]} fold', train=[x for x in every if x not in h]+rest, val=h, test=['dog'])
-            (model, store), cols = one(split, cfg, schedule), [every.index(x) for x in h]
+        out = {k: np.zeros((n, len(EVERY))) for k in SHOTS}
+        for h in HOLD:
+            (model, store), cols = one(fold_split(h), cfg, schedule), [EVERY.index(x) for x in h]
             for k in SHOTS:
-                eps = replace(exp, split=whole).episodes('val', k)
+                eps = replace(exp, split=WHOLE).episodes('val', k)
                 for i in range(0, n, 4):
                     support, query, y = load_one(replace(exp, features=store), [eps[e] for e in range(i, min(i+4, n))])
                     with torch.no_grad(): ap = average_precision(model(support)(query).mT.contiguous(), y.mT.contiguous())
@@ -201,81 +209,87 @@ def labels(exp, n):
     return rows
 
 
-# --- the collapse ----------------------------------------------------------------------------------------------------------------
+# --- the paper's row, at its best ------------------------------------------------------------------------------------------------
 
-class Repaired(PaperModel):
-    "WAGP with one small repair, see REPAIRS."
+SEEDS = (0, 1, 2)
+PATIENCE = 6                           # checks without a better one: an arm has come to its end
+ENOUGH = dict(scenes=4000, voc=2400)   # steps after which an arm is stopped all the same; its row says so
+PLATEAU = 1200                         # the random start rises, rests and rises again: it is not stopped before
+CHECKS = dict(scenes=30, voc=60)       # validation episodes of each number of shots at each check
+
+def kept(key, make):
+    "What `make` returns, kept under FSIC_HOME, so that a part that was cut is continued."
+    path = home()/'rows'/f'{fingerprint(key, hash_code("fsic_nb.model", "fsic_nb.train"))}.json'
+    if not path.exists(): write_json(path, make())
+    return read_json(path)
+
+def kinds_of(exp, shots, seed=0):
+    "Training episodes of these shots as the refined model's recipe has them: five shots of all 16 labels need more images than a training task of the scenes has."
+    return exp.episodes('train', shots, seed, **(dict(queries=2, ways=8) if shots>1 and exp.name=='scenes' else {}))
+
+def begin(cfg, exp, seed=0):
+    "A model as `train` begins it."
+    torch.manual_seed(draw_seed(seed, 'weights'))
+    return cfg.initial_model(exp, seed) or cfg.build()
+
+class QueryLoss(PaperModel):
+    "The paper's model without the cross-modality loss."
+    def loss(self, support, query, y): return F.binary_cross_entropy_with_logits(self(support)(query), y.float())
+
+def query_loss(cfg, exp, seed=0):
+    "The same start, trained by the query loss alone."
+    model = QueryLoss(cfg)
+    model.load_state_dict(begin(cfg, exp, seed).state_dict())
+    return model
+
+class Residual(PaperModel):
+    "The paper's model with a path on which the mean of the positives reaches the prototype; its weight begins at 1 and learns."
     def __init__(self, cfg):
         super().__init__(cfg)
-        self.repair, self.weight = '', torch.nn.Parameter(torch.zeros(()))
+        self.weight = torch.nn.Parameter(torch.zeros(()))
 
     def prototypes(self, support):
-        v, t = self.embed(support.x, support.g)
-        if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
-        P = self.interact(support.x.map(self.interact.encode_images), support.y, v, t)
-        if self.repair.startswith('residual'): P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
-        return P, v, t
+        P, v, t = super().prototypes(support)
+        return F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1), v, t
 
-REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection',
-           'residual and frozen projection')
+def residual(cfg, exp, seed=0):
+    "The same start with a residual."
+    model = Residual(cfg)
+    model.load_state_dict(begin(cfg, exp, seed).state_dict(), strict=False)
+    return model
 
-def repaired(exp, repair, steps, n):
-    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
-    from fsic_nb.data import select
-    torch.manual_seed(draw_seed(0, 'weights'))
-    model = Repaired(PaperConfig(exp.features.channels, exp.words.shape[1], prototype='wagp'))
-    model.repair = repair
-    eps = exp.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
-    # five shots of all 16 labels would need more pictures than a training task has
-    if repair.startswith('five'): eps = exp.episodes('train', 5, queries=2, ways=8)
-    if 'frozen' in repair:
-        visual = model.embed.visual.requires_grad_(False)
-        for p, v in zip((visual.weight, visual.bias), fit_principal(exp.features, exp.training, model.cfg.dim)): p.data.copy_(v)
+MAKES = {'': begin, 'no L_cm': query_loss, 'residual': residual}
+
+def follow(exp, a, seed=0):
+    "Train one arm until validation at its shots has not risen for PATIENCE checks: its curve, and how it ended."
+    began, every, k = time.perf_counter(), 20 if exp.name=='voc' and a['start']=='identity' else 100, a['shots']
+    cfg = PaperConfig(exp.features.channels, exp.words.shape[1], prototype=a['prototype'], start=a['start'])
+    model = MAKES[a.get('change', '')](cfg, exp, seed)
     opt = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
-    schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
-    for step in range(steps):
-        train_step(model, opt, load_one(exp, [eps[step]]), schedule.at(step), 0, step)
-        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(score_maps(exp, {'m': model.eval()}, 'val', n)['m'])))
-    return model, curve
+    eps, schedule, curve, losses = kinds_of(exp, k, seed), Schedule(lr=a['lr'], warmup=30), [], []
+    for step in range(ENOUGH[exp.name]+1):
+        if step%every==0:
+            r = score_maps(exp, dict(map=model.eval(), mean=mean_in_space(model)), 'val', CHECKS[exp.name])
+            point = {f'{what}{s}': round(float(100*v.mean()), 2) for what, each in r.items() for s, v in each.items()}
+            curve.append(dict(step=step, **point, loss=round(float(np.mean(losses)), 4) if losses else None))
+            losses, best = [], int(np.argmax([c[f'map{k}'] for c in curve]))
+            if len(curve)-1-best>=PATIENCE and (a['start']=='identity' or step>=PLATEAU): break
+        losses.append(train_step(model, opt, load_one(exp, [eps[step]]), schedule.at(step), seed, step))
+    end = 'flat or falling' if len(curve)-1-best>=PATIENCE else 'the limit of steps'
+    found = dict(**a, seed=seed, every=every, end=end, best_step=curve[best]['step'], best=curve[best][f'map{k}'], seconds=round(time.perf_counter()-began), curve=curve)
+    say({what: found[what] for what in found if what!='curve'})
+    return found
 
-def exchanged(model, what):
-    "The same model shown another label's pictures, or told another label's word."
-    def method(s):
-        if what=='pictures': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
-        if what=='words': s = Support(s.x, s.y, s.g.roll(1, -2))
-        return model(s)
-    return method
+def arm(exp, a, seed=0): return kept(['arm', exp.name, exp.features.key, a, seed, PATIENCE, ENOUGH, PLATEAU, CHECKS], lambda: follow(exp, a, seed))
 
-@torch.no_grad()
-def moved(exp, model, n):
-    "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy over the places of the positives (1: it looks everywhere alike)."
-    out = []
-    for k in SHOTS:
-        eps = exp.episodes('val', k)
-        for e in range(n):
-            s, _, _ = load_one(exp, [eps[e]])
-            P, v, t = model.prototypes(s)
-            far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
-            apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
-            x, q = model.interact.norm(model.interact.place(s.x.locals)), model.interact.norm(t)
-            a = model.interact.word_attention.attend.weights(q[0, :, None].expand(-1, x.shape[1], -1), x[0], torch.ones(x.shape[1:3], dtype=torch.bool))
-            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1)[s.y[0].T].mean().item()/np.log(x.shape[-2])
-            out.append(dict(apart=apart.sum().item()/(P.shape[-2]*(P.shape[-2]-1)), pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
-                            cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
-    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('apart', 'pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
+def arms(data):
+    "The grid of the paper's row: prototype, start, learning rate, shots of the training episodes."
+    def grid(prototype, start, lrs): return [dict(prototype=prototype, start=start, lr=lr, shots=k) for lr in lrs for k in SHOTS]
+    return [*grid('wagp', 'identity', (1e-4, 3e-4, 1e-3)), *grid('cross', 'identity', (1e-4, 3e-4) if data=='voc' else (3e-4,)), *grid('wagp', 'random', (1e-3,))]
 
-def collapse(exp, n, steps):
-    "Everything 24_collapse shows."
-    wagp, paper, refined = train_as(exp, 'wagp'), train_as(exp, 'paper'), train_as(exp, 'refined')
-    methods = {f'{m}, {w}': exchanged(f, w) for m, f in dict(simpleshot=simpleshot(exp.centre), wagp=wagp, paper=paper, refined=refined).items() for w in ('as they are', 'pictures', 'words')}
-    probe = [dict(method=k.split(', ')[0], exchanged=k.split(', ')[1], **summary(r)) for k, r in score_maps(exp, methods, 'val', n).items()]
-    say(probe)
-    repairs = []
-    for repair in REPAIRS:
-        model, curve = repaired(exp, repair, steps, n)
-        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(exp, model.eval(), 5), curve=curve))
-        say((repair, curve[-1]))
-    return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(exp, wagp, 10)), repairs=repairs)
+def row(exp, n): return [arm(exp, a) for a in arms(exp.name)]
+
+def collapse(exp, n): return []
 
 
 # --- where the kept places lie ---------------------------------------------------------------------------------------------------
@@ -332,20 +346,20 @@ def gallery(exp):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'collapse', 'places', 'gallery'])
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'parts', 'labels', 'row', 'collapse', 'places', 'gallery'])
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
-    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated or repaired model; ablation on voc: 0 takes them as they begin')
+    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
     keep_freed_memory()
-    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation'): parser.error(f'{a.what} is measured on scenes')
+    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'row'): parser.error(f'{a.what} is measured on scenes')
     exp = prepare(a.data, a.root)
     if a.what=='gallery': return gallery(exp)
-    n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
-    made = dict(results=results, parts=parts, labels=labels, places=places).get(a.what)
-    rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](exp, n, a.steps) if made is None else made(exp, n)
-    name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
+    n = a.episodes or dict(results=200, places=40).get(a.what, 60)
+    made = dict(results=results, parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
+    rows = dict(ablation=ablation, tuning=tuning)[a.what](exp, n, a.steps) if made is None else made(exp, n)
+    name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation', 'row') else a.what
     write_json(results_folder/f'{name}.json', rows)
     say(f'data/results/{name}.json written')
 
