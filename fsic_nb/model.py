@@ -166,7 +166,7 @@ def loss(self:PaperModel,
     s = score(query.map(self.embed.visual, 'means'), P)
     return F.binary_cross_entropy_with_logits(s, y.to(s.dtype))+cm_loss(v, t, support.y)
 
-# %% ../nbs/14_model.ipynb #752ed157
+# %% ../nbs/14_model.ipynb #68a3576d
 QUIET = .05   # of its usual size: what the MLP, the gate and the convolution add at the start
 EVEN = .3     # of their usual size: query and key of the attention
 
@@ -193,7 +193,7 @@ def start_identity(
     if 'gate' in parts: _shrink(parts['gate'].up, QUIET)     # then it multiplies all by 1.5
     if 'conv' in parts: _shrink(parts['conv'].outer, QUIET)
 
-# %% ../nbs/14_model.ipynb #0a4839db
+# %% ../nbs/14_model.ipynb #c1b2a53f
 @patch
 def initial_model(self:PaperConfig,
     exp,        # `Experiment`: features, and which images training may use
@@ -206,7 +206,7 @@ def initial_model(self:PaperConfig,
     start_identity(model, *fit_principal(exp.features, exp.training, self.dim))
     return model
 
-# %% ../nbs/14_model.ipynb #0647b574
+# %% ../nbs/14_model.ipynb #f08de692
 def mean_in_space(
     model:PaperModel, # trained
 )->Callable: # a method

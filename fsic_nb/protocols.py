@@ -153,7 +153,9 @@ METHOD_NAMES = dict(
     words='words only', protonet='ML-ProtoNet', simpleshot='ML-SimpleShot',
     matching='ML-MatchingNet', bcr='reweighted mean (BCR)', labelprop='label propagation',
     localknn='kNN on local features', relation='ML-RelationNet', laso='LaSO', wagp='WAGP',
-    paper='paper, reconstructed', refined='refined prototypes', oracle='mask oracle')
+    paper='paper, as scheduled', **{'paper-best': 'paper, best faithful',
+                                    'paper-mean': 'plain mean, its space'},
+    refined='refined prototypes', oracle='mask oracle')
 
 # %% ../nbs/05b_protocols.ipynb #99212a06
 def _list_json(path:Path):

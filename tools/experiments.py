@@ -28,13 +28,14 @@ from fsic_nb import baselines
 from fsic_nb.cache import Cache
 from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_json, say, write_json
 from fsic_nb.data import LabelSplit
-from fsic_nb.embed import score
+from fsic_nb.embed import copy_layer, score
 from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.experiment import prepare
 from fsic_nb.metrics import average_precision, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.protocols import QUERIES, SHOTS
-from fsic_nb.recipes import fit, make_plan
+from fsic_nb.prototypes import WAGP
+from fsic_nb.recipes import by_shots, fit, make_plan
 from fsic_nb.refine import keep_helpful
 from fsic_nb.runs import hash_code
 from fsic_nb.show import save_figure, show_places, style
@@ -273,6 +274,7 @@ def follow(exp, a, seed=0):
             point = {f'{what}{s}': round(float(100*v.mean()), 2) for what, each in r.items() for s, v in each.items()}
             curve.append(dict(step=step, **point, loss=round(float(np.mean(losses)), 4) if losses else None))
             losses, best = [], int(np.argmax([c[f'map{k}'] for c in curve]))
+            say(f"{a} seed {seed} {curve[-1]}")
             if len(curve)-1-best>=PATIENCE and (a['start']=='identity' or step>=PLATEAU): break
         losses.append(train_step(model, opt, load_one(exp, [eps[step]]), schedule.at(step), seed, step))
     end = 'flat or falling' if len(curve)-1-best>=PATIENCE else 'the limit of steps'
@@ -280,16 +282,151 @@ def follow(exp, a, seed=0):
     say({what: found[what] for what in found if what!='curve'})
     return found
 
-def arm(exp, a, seed=0): return kept(['arm', exp.name, exp.features.key, a, seed, PATIENCE, ENOUGH, PLATEAU, CHECKS], lambda: follow(exp, a, seed))
+def arm(exp, a, seed=0): return kept(['arm', exp.name, exp.features.key, a, seed, PATIENCE, ENOUGH[exp.name], PLATEAU, CHECKS[exp.name]], lambda: follow(exp, a, seed))
 
 def arms(data):
     "The grid of the paper's row: prototype, start, learning rate, shots of the training episodes."
     def grid(prototype, start, lrs): return [dict(prototype=prototype, start=start, lr=lr, shots=k) for lr in lrs for k in SHOTS]
     return [*grid('wagp', 'identity', (1e-4, 3e-4, 1e-3)), *grid('cross', 'identity', (1e-4, 3e-4) if data=='voc' else (3e-4,)), *grid('wagp', 'random', (1e-3,))]
 
-def row(exp, n): return [arm(exp, a) for a in arms(exp.name)]
+# --- where is it lost? -------------------------------------------------------------------------------------------------------------
 
-def collapse(exp, n): return []
+STAGES = ('mean of W_v f', 'mean of W_d f', 'layer norm', 'gate and convolution', 'value and output', 'attention', 'MLP', 'whole model')
+
+def look(model, f, t):
+    "What every image (n, L, C) is to every label after each piece of the prototype path, each label's word looking at each image alone: name -> (n, N, D)."
+    it, N = model.interact, len(t)
+    last, q, seen = it.word_attention, it.norm(t), {}
+    for some in f.split(8):
+        n, L = some.shape[:2]
+        def every(x): return x[:, None].expand(-1, N, -1)
+        def show(name, x): seen.setdefault(name, []).append(x)
+        show('mean of W_v f', every(model.embed.visual(some.mean(1))))
+        show('mean of W_d f', every(it.place(some).mean(1)))
+        x = it.norm(it.place(some))
+        show('layer norm', every(x.mean(1)))
+        x = x.flatten(0, 1).expand(N, -1, -1)
+        for name, part in getattr(it, 'parts', {}).items(): x = part(x, q if name=='gate' else part.write(t))
+        x = x.unflatten(1, (n, L))
+        if model.cfg.prototype=='cross': show('gate and convolution', x.mean(2).transpose(0, 1))
+        show('value and output', last.attend.out(last.attend.value(x.mean(2))).transpose(0, 1))
+        z = last.attend(q[:, None].expand(-1, n, -1), x, torch.ones(N, n, L, dtype=torch.bool))
+        show('attention', z.transpose(0, 1))
+        show('MLP', last.after(z+last.mlp(last.before(z))).transpose(0, 1))
+    return {name: torch.cat(x) for name, x in seen.items()}
+
+@torch.no_grad()
+def along(model, support, query):
+    "AP of each label when the prototypes are taken after each piece of the path: name -> (with the paper's query, with a query that took the same path), scores (Q, N)."
+    y, t, f = support.y[0], model.embed.word(support.g)[0], query.locals[0]
+    mine, theirs, vq = look(model, support.x.locals[0], t), look(model, f, t), model.embed.visual(f.mean(1))
+    P = {name: (u*y[..., None]).sum(0)/y.sum(0)[:, None] for name, u in mine.items()}
+    P['whole model'], theirs['whole model'] = model.prototypes(support)[0][0], theirs['MLP']
+    return {name: (score(vq, p), F.cosine_similarity(theirs[name], p, dim=-1)) for name, p in P.items()}
+
+SWAPS = ('nothing', 'W_v in place of W_d', 'no layer norm of local features', 'even attention', 'no value and output', 'no MLP', 'no gate, no convolution', 'no selection', 'even weights of the images', 'all of these')
+
+def fits(model, what):
+    "Does the model have this piece?"
+    return what not in (('even weights of the images',) if model.cfg.prototype=='cross' else ('no gate, no convolution', 'no selection'))
+
+def swapped(model, what):
+    "The same model with one piece of its prototype path made neutral."
+    model = deepcopy(model)
+    it, every = model.interact, what=='all of these'
+    last, D = it.word_attention, model.cfg.dim
+    with torch.no_grad():
+        if every or what=='W_v in place of W_d': it.place[0].load_state_dict(model.embed.visual.state_dict())
+        if every or what=='even attention': [p.zero_() for p in last.attend.query.parameters()]
+        if every or what=='no value and output':
+            for layer in (last.attend.value, last.attend.out): copy_layer(layer, torch.eye(D), torch.zeros(D))
+        if every or what=='no MLP': [p.zero_() for p in last.mlp[3].parameters()]
+    if every or what=='no layer norm of local features': it.norm = Lengths()
+    if hasattr(it, 'parts') and (every or what=='no gate, no convolution'): model.cfg, it.parts = replace(model.cfg, parts=(), lcm='none'), torch.nn.ModuleDict()
+    if model.cfg.prototype=='cross' and what=='no selection': model.cfg = replace(model.cfg, lcm='none')
+    if model.cfg.prototype=='wagp' and (every or what=='even weights of the images'): it.forward = lambda x, y, v, t: WAGP.forward(it, x, y, torch.ones_like(v), t)
+    return model
+
+class Lengths(torch.nn.Module):
+    "All local features at the length that a layer norm gives them, nothing else."
+    def forward(self, x): return F.normalize(x, dim=-1)*x.shape[-1]**.5
+
+def held_out(exp):
+    "Experiments to train on, the one whose validation episodes are scored, and which columns each scores: photographs have three folds of base labels."
+    if exp.name!='voc': return [(exp, slice(None))], exp
+    return [(replace(exp, split=fold_split(h)), [EVERY.index(x) for x in h]) for h in HOLD], replace(exp, split=WHOLE)
+
+@torch.no_grad()
+def scored(exp, make, k, n):
+    "AP of held-out labels: `make(experiment)` gives a function (support, query) -> {name: scores}; returns name -> (n, labels)."
+    parts, whole = held_out(exp)
+    eps, out = whole.episodes('val', k), {}
+    for e, cols in parts:
+        method, rows = make(e), {}
+        for i in range(n):
+            support, query, y = load_one(e, [eps[i]])
+            for name, s in method(support, query).items(): rows.setdefault(name, []).append(average_precision(s.mT.contiguous(), y[0].mT.contiguous())[cols])
+        for name, ap in rows.items(): out.setdefault(name, []).append(torch.stack(ap))
+    return {name: torch.cat(ap, 1).numpy() for name, ap in out.items()}
+
+def trained(exp, method, k, seed):
+    "The model of a row that answers at k shots: `paper-best` has one for each."
+    return train_as(exp, f'paper-best-{k}' if method=='paper-best' else method, seed=seed)
+
+def questions(exp, method, k, seed):
+    "Everything that is asked of one trained model: (support, query) -> name -> scores."
+    model = trained(exp, method, k, seed)
+    some = {('model',): model, ('mean in its space',): mean_in_space(model), ('words alone',): words_only(model), ('ML-SimpleShot',): simpleshot(exp.centre)}
+    if method=='paper-best': some |= {('untrained',): begin(model.cfg, exp, seed).eval()}
+    if method!='paper': some |= {('swap', what): swapped(model, what) for what in SWAPS if fits(model, what)}
+    def ask(support, query):
+        found = {name: m(support)(query)[0] for name, m in some.items()}
+        for name, (theirs, same) in along(model, support, query).items(): found |= {('path', name, 'v'): theirs, ('path', name, 'same'): same}
+        return found
+    return ask
+
+def where(exp, n):
+    "What is lost along the path of each row, three seeds: mAP with the interval over episodes of their mean, and that of each seed."
+    rows = []
+    for method in ('paper-best', 'wagp', 'paper'):
+        found = {(k, seed): scored(exp, lambda e: questions(e, method, k, seed), k, n) for k in SHOTS for seed in SEEDS}
+        for name in found[1, 0]:
+            row = dict(method=method, what=name[0], piece=name[1] if len(name)>1 else '', query=name[2] if len(name)>2 else '')
+            per = {k: np.stack([100*np.nanmean(found[k, s][name], 1) for s in SEEDS]) for k in SHOTS}        # (seeds, episodes)
+            for k, v in per.items():
+                m, ci = interval(v.mean(0))
+                row |= {f'map{k}': round(m, 2), f'ci{k}': round(ci, 2), f'seeds{k}': [round(float(x), 2) for x in v.mean(1)]}
+            gain = per[5].mean(1)-per[1].mean(1)
+            rows.append(dict(**row, gain=round(float(gain.mean()), 2), gains=[round(float(x), 2) for x in gain]))
+        say([r for r in rows if r['method']==method and r['what']!='path'])
+    return rows
+
+def row(exp, n):
+    "Everything about the paper's row on one kind of data, on validation labels."
+    grid = [arm(exp, a) for a in arms(exp.name)]
+    chosen = {k: make_plan(f'paper-best-{k}', exp, say=quiet) for k in SHOTS}
+    best = [dict(shots=k, prototype=p.cfg.prototype, start=p.cfg.start, lr=p.schedule.lr, steps=p.schedule.steps) for k, p in chosen.items()]
+    curves = [arm(exp, dict(prototype=b['prototype'], start='identity', lr=b['lr'], shots=b['shots'], **change), seed) for b in best if b['shots']==5 for change in ({}, dict(change='no L_cm')) for seed in SEEDS]
+    return dict(data=exp.name, part='val', episodes=dict(curves=CHECKS[exp.name], where=n), grid=grid, best=best, curves=curves, where=where(exp, n))
+
+def exchanged(model, what):
+    "The same model shown another label's images, or told another label's word."
+    def method(s):
+        if what=='images': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
+        if what=='words': s = Support(s.x, s.y, s.g.roll(1, -2))
+        return model(s)
+    return method
+
+def collapse(exp, n):
+    "Exchanged images and words, and a residual, on the scenes."
+    best = {k: train_as(exp, f'paper-best-{k}') for k in SHOTS}
+    methods = dict(simpleshot=simpleshot(exp.centre), wagp=train_as(exp, 'wagp'), paper=train_as(exp, 'paper'), refined=train_as(exp, 'refined'))
+    methods['paper-best'] = by_shots(best)
+    probe = score_maps(exp, {(m, what): exchanged(f, what) for m, f in methods.items() for what in ('nothing', 'images', 'words')}, 'val', n)
+    probe = [dict(method=m, exchanged=what, **summary(r)) for (m, what), r in probe.items()]
+    say(probe)
+    arms = [dict(prototype='wagp', start=start, lr=lr, shots=k, **change) for start, lr, k in (('random', 1e-3, 1), ('random', 1e-3, 5), ('identity', 3e-4, 5)) for change in ({}, dict(change='residual'))]
+    return dict(part='val', episodes=n, probe=probe, residual=[arm(exp, a, seed) for a in arms for seed in SEEDS])
 
 
 # --- where the kept places lie ---------------------------------------------------------------------------------------------------
