@@ -31,7 +31,7 @@ REFINED_PHOTOS = dict(kinds=[dict(shots=1), dict(shots=5)], vocabulary=True,
                       schedule=dict(steps=40, lr=1e-4, warmup=10, every=20, decay=True),
                       quick=dict(steps=20, lr=1e-4, warmup=10, decay=True))
 AT_FIVE = [dict(shots=5, queries=2, ways=8)]
-BEST = dict(schedule=dict(steps=800, warmup=30, every=100),
+BEST = dict(schedule=dict(steps=600, warmup=30, every=100),
             quick=dict(steps=10, warmup=5))
 BEST_PHOTOS = dict(schedule=dict(steps=160, lr=1e-4, warmup=30, every=40))
 RECIPES = dict(
@@ -215,7 +215,7 @@ def check_names(
                             f'name a run of {need} that fsic_train made elsewhere with --run.')
     return list(dict.fromkeys(names))
 
-# %% ../nbs/25_recipes.ipynb #84d23713
+# %% ../nbs/25_recipes.ipynb #419670aa
 FEW = 3   # images a label from which on the model trained on five examples answers
 
 def by_shots(
