@@ -55,7 +55,7 @@ def draw_figures(
     save_figure(show_results(rows), out/'results.png', 150, dpi=176)
 
 # %% ../nbs/31_studies.ipynb #1c55bd1c
-DEMO = ('chance name simpleshot logistic ridge-space ridge-name wagp paper '
+DEMO = ('chance name simpleshot logistic ridge-space ridge-name wagp paper paper-best '
         'refined-whole refined ceiling').split()
 
 def demo(
@@ -206,7 +206,7 @@ def check_alone(
     if len(runs)>1:
         raise FsicError('a fine-tuned run has features of its own; score it alone, and the others '
                         'in a call of their own (the same seed gives the same episodes).')
-    if trained := [n for n in names if NEEDS.get(n, n) in RECIPES]:
+    if trained := [n for n in names if set(NEEDS.get(n, [n])) & set(RECIPES)]:
         raise FsicError(f'{trained[0]}: would be trained on other features than the fine-tuned run '
                         'has; compare it with methods that need no training.')
 

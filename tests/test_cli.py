@@ -129,7 +129,7 @@ def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
 def test_every_method_has_a_plan(quick):
     from fsic_nb.recipes import RECIPES, make_plan, run_folder
     plans = {m: make_plan(m, quick, 0, True, silent) for m in RECIPES}
-    assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: [1, 5] if m=='refined' else [1] for m in RECIPES}
+    assert {m: [k.shots for k in p.kinds] for m,p in plans.items()}=={m: {'refined': [1, 5], 'paper-best-5': [5]}.get(m, [1]) for m in RECIPES}
     assert plans['paper'].basis==run_folder('wagp', plans['wagp'], quick, 0, True).name
     assert len({run_folder('x', p, quick) for p in plans.values()})==len(plans)
     assert make_plan('refined', replace(quick, name='voc'), 0, True, silent).cfg.classes==1000

@@ -1,11 +1,13 @@
 "The batched method against loops, permutations and switches, over random densities of labels."
+from types import SimpleNamespace
+
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from fsic_nb.core import FsicError
 from fsic_nb.support import Features, Support
 from fsic_nb.embed import score
 from fsic_nb.interact import ChannelGate, CrossInteraction
-from fsic_nb.model import PaperConfig, PaperModel
+from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.prototypes import WAGP, positives
 from fsic_nb.support import mean_prototypes
 
@@ -109,3 +111,59 @@ def test_training_lowers_the_loss_and_reaches_every_weight():
                                      (dict(parts=('attention',)), 'known parts'), (dict(lcm='label'), "belongs to lcm 'iterated'")])
 def test_bad_configurations(kw, says):
     with pytest.raises(FsicError, match=says): PaperConfig(C, W, **kw)
+
+
+def store(seed=0):
+    "Twelve images whose local features have a mean of their own, and an experiment that may train on ten of them."
+    f = torch.randn(12, L, 24, generator=torch.Generator().manual_seed(seed))*torch.linspace(2, .2, 24)+3
+    return SimpleNamespace(features=f, training=torch.arange(10)), f
+
+def episode(f):
+    "Four labels with one example each: with more, WAGP weighs them by their agreement with a word that is random yet."
+    return Support(Features(f[:4]), torch.eye(4).bool(), torch.randn(4, W, generator=torch.Generator().manual_seed(1)))
+
+@pytest.mark.parametrize('prototype', ['wagp', 'cross'])
+@torch.no_grad()
+def test_the_identity_start_is_the_mean_of_what_the_positives_show(prototype):
+    exp,f = store()
+    near = {}
+    for start in ('identity', 'random'):
+        cfg = PaperConfig(24, W, dim=D, heads=2, prototype=prototype, lcm='none', start=start, dropout=0.)
+        torch.manual_seed(0)
+        m = (cfg.initial_model(exp) or cfg.build()).eval()
+        P = m.prototypes(s := episode(f))[0]
+        want = mean_prototypes(m.interact.norm(m.interact.place(s.x.locals)).mean(-2), s.y)
+        near[start] = torch.nn.functional.cosine_similarity(P, want, dim=-1)
+    assert near['identity'].min()>.9 and near['random'].abs().max()<.8 and near['random'].mean()<.5
+
+@torch.no_grad()
+def test_the_identity_start_centres_and_keeps_what_there_is():
+    exp,f = store()
+    m = PaperConfig(24, W, dim=D, heads=2, start='identity').initial_model(exp)
+    assert torch.allclose(m.embed.visual(f[:10]).mean((0, 1)), torch.zeros(D), atol=1e-4)              # of the training images alone
+    assert not torch.allclose(m.embed.visual(f).mean((0, 1)), torch.zeros(D), atol=1e-3)
+    assert torch.equal(m.embed.visual.weight, m.interact.place[0].weight) and torch.equal(m.embed.visual.bias, m.interact.place[0].bias)
+    kept = m.embed.visual(f[:10]).flatten(0, 1).var(0).sum()/f[:10].flatten(0, 1).var(0).sum()
+    assert kept>.9
+    a = m.interact.word_attention.attend
+    assert torch.equal(a.value.weight, torch.eye(D)) and torch.equal(a.out.weight, torch.eye(D)) and not a.value.bias.any() and not a.out.bias.any()
+
+def test_an_identity_start_depends_on_its_seed_and_takes_nothing_over():
+    exp,_ = store()
+    for prototype,name in (('wagp', 'embed.word.weight'), ('cross', 'interact.parts.gate.up.weight'), ('words', 'embed.word.weight')):
+        cfg = PaperConfig(24, W, dim=D, heads=2, prototype=prototype, start='identity')
+        one,again,other = (cfg.initial_model(exp, seed).state_dict() for seed in (0, 0, 1))
+        assert all(torch.equal(one[k], again[k]) for k in one) and not torch.equal(one[name], other[name])
+        assert cfg.begins_with is None and cfg.to_dict()['start']=='identity'
+    assert PaperConfig(24, W).begins_with=='wagp' and PaperConfig(24, W).initial_model(exp) is None
+    with pytest.raises(FsicError, match="start is 'zero'; it must be one of random, identity"): PaperConfig(24, W, start='zero')
+    with pytest.raises(FsicError, match='needs dim of at most 24'): PaperConfig(24, W, start='identity')
+
+@torch.no_grad()
+def test_the_mean_in_its_space_ignores_words_and_attention():
+    (s,q),m = make(3),model(prototype='wagp')
+    got = mean_in_space(m)(s)(q)
+    P = torch.stack([m.embed.visual(s.x.means[own]).mean(0) if own.any() else torch.zeros(D) for own in s.y.T])
+    assert torch.allclose(got, score(m.embed.visual(q.means), P), atol=1e-4)
+    other = Support(s.x, s.y, s.g.flip(0))
+    assert torch.equal(mean_in_space(m)(other)(q), got) and not torch.allclose(m(other)(q), m(s)(q), atol=1e-2)

@@ -7,14 +7,16 @@
     python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
     python tools/experiments.py probes --data voc --root DIR    penalties, texts, temperature and prior of the probes, on base labels
     python tools/experiments.py labels                          the number of base labels
-    python tools/experiments.py collapse                        swapped pictures, shuffled words, and six small repairs
+    python tools/experiments.py row [--data voc --root DIR]     the paper's row at its best, and where it loses, on validation labels
+    python tools/experiments.py collapse                        exchanged images and words, and a residual
     python tools/experiments.py places                          where the kept places lie, by size of the object
     python tools/experiments.py gallery                         figures/gallery.png: kept places, right and wrong
 
 A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
 labels; only `results`, `gallery` and the test rows of `places` look at test labels.
 """
-import argparse, os
+import argparse, os, time
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,19 +28,21 @@ import torch
 import torch.nn.functional as F
 from fsic_nb import baselines, probes
 from fsic_nb.cache import Cache
-from fsic_nb.core import draw_seed, keep_freed_memory, say, write_json
+from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_json, say, write_json
 from fsic_nb.data import LabelSplit
+from fsic_nb.embed import copy_layer, score
 from fsic_nb.evaluate import evaluate, records, words_only
 from fsic_nb.experiment import prepare
 from fsic_nb.metrics import average_precision, interval, paired_interval
-from fsic_nb.model import PaperConfig, PaperModel
+from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.names import class_prior, class_texts
-from fsic_nb.protocols import QUERIES, SHOTS
-from fsic_nb.recipes import fit, make_plan
+from fsic_nb.protocols import METHOD_NAMES, QUERIES, SHOTS
+from fsic_nb.prototypes import WAGP
+from fsic_nb.recipes import build_methods, by_shots, fit, make_plan
 from fsic_nb.refine import keep_helpful
-from fsic_nb.refined import fit_principal
+from fsic_nb.runs import hash_code
 from fsic_nb.show import save_figure, show_places, style
-from fsic_nb.support import Features, Support, load_episodes, mean_prototypes, simpleshot
+from fsic_nb.support import can_score, Features, load_episodes, mean_prototypes, simpleshot, Support
 from fsic_nb.train import Schedule, train_step
 from fsic_nb.words import load_words
 
@@ -78,19 +82,25 @@ def summary(r, base=None):
 
 # --- results: the only look at the test labels ---------------------------------------------------------------------------
 
+RIVALS = ('name', 'logistic', 'svm', 'ridge-space', 'ridge-name', 'refined-whole')
+
+def against(scored, name):
+    "Paired differences of a method to its rivals: rival -> [difference, half-width of the 95 % interval], in points."
+    diffs = {r: paired_interval(100*scored[name]['map'], 100*scored[r]['map']) for r in RIVALS if r in scored and r!=name}
+    return {r: [round(float(x), 2) for x in d] for r, d in diffs.items()}
+
 def results(exp, n):
-    "All methods on the same test episodes; the refined model with three training seeds."
-    wagp, paper = train_as(exp, 'wagp'), train_as(exp, 'paper')
-    methods = {k: f(exp.centre) for k, f in baselines.TRAINING_FREE.items()}
-    methods.update(words=words_only(wagp), wagp=wagp, paper=paper, relation=train_as(exp, 'relation'), laso=train_as(exp, 'laso'))
-    refined = {f'refined-{s}': train_as(exp, 'refined', seed=s) for s in (0, 1, 2)}
-    if exp.scenes is not None: methods['oracle'] = baselines.oracle(exp.scenes, exp.centre)
+    "All methods on the same test episodes, without and with examples; trained ones of ours and of the paper with three training seeds."
+    names = [m for m in METHOD_NAMES if m!='oracle' or exp.scenes is not None]
+    methods = build_methods(names, exp, say=say)
+    for s in (1, 2): methods.update({f'{m}#{s}': f for m, f in build_methods(['paper-best', 'refined'], exp, seed=s, say=say).items()})
     rows = []
-    for k in SHOTS:
+    for k in (0, *SHOTS):
         eps = exp.episodes('test', k)
-        scored = evaluate({**methods, **refined}, eps, exp, n=n)
-        rows += [dict(r, train_seed=int(r['method'].split('-')[1]) if '-' in r['method'] else 0, method=r['method'].split('-')[0])
-                 for r in records(scored, eps)]
+        scored = evaluate({m: f for m, f in methods.items() if can_score(f, k)}, eps, exp, n=n)
+        for r in records(scored, eps):
+            method, _, seed = r['method'].partition('#')
+            rows.append(dict(r, to=against(scored, r['method']), method=method, train_seed=int(seed or 0)))
     return rows
 
 
@@ -139,11 +149,17 @@ class Encoded:
     def __getitem__(self, ids): return self.x[torch.as_tensor(ids)]
     def mean_of(self, ids): return None
 
+HOLD = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
+EVERY = [x for h in HOLD for x in h]
+WHOLE = LabelSplit('voc, base labels', train=['cat'], val=EVERY, test=['dog'])
+
+def fold_split(h):
+    "The split that holds the labels `h` out of training."
+    rest = ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
+    return LabelSplit(f'voc, {h[0]} fold', train=[x for x in EVERY if x not in h]+rest, val=h, test=['dog'])
+
 def folds(exp):
     "Photographs have too few base labels for one validation task: three folds of labels, each held out of training once."
-    hold = [['bus', 'cow', 'train'], ['car', 'horse', 'motorbike'], ['bicycle', 'person']]
-    every, rest = [x for h in hold for x in h], ['aeroplane', 'bird', 'boat', 'bottle', 'chair', 'diningtable']
-    whole = LabelSplit('voc, base labels', train=['cat'], val=every, test=['dog'])
     known = {}
     def one(split, cfg, schedule):
         if schedule.steps: model = train_as(exp, 'refined', split=split, cfg=cfg, schedule=schedule)
@@ -153,12 +169,11 @@ def folds(exp):
         model.encoder = torch.nn.Identity()
         return model, known[key]
     def score(cfg, schedule, n):
-        out = {k: np.zeros((n, len(every))) for k in SHOTS}
-        for h in hold:
-            split = LabelSplit(f'voc, {h[0]} fold', train=[x for x in every if x not in h]+rest, val=h, test=['dog'])
-            (model, store), cols = one(split, cfg, schedule), [every.index(x) for x in h]
+        out = {k: np.zeros((n, len(EVERY))) for k in SHOTS}
+        for h in HOLD:
+            (model, store), cols = one(fold_split(h), cfg, schedule), [EVERY.index(x) for x in h]
             for k in SHOTS:
-                eps = replace(exp, split=whole).episodes('val', k)
+                eps = replace(exp, split=WHOLE).episodes('val', k)
                 for i in range(0, n, 4):
                     support, query, y = load_one(replace(exp, features=store), [eps[e] for e in range(i, min(i+4, n))])
                     with torch.no_grad(): ap = average_precision(model(support)(query).mT.contiguous(), y.mT.contiguous())
@@ -249,81 +264,219 @@ def labels(exp, n):
     return rows
 
 
-# --- the collapse ----------------------------------------------------------------------------------------------------------------
+# --- the paper's row, at its best ------------------------------------------------------------------------------------------------
 
-class Repaired(PaperModel):
-    "WAGP with one small repair, see REPAIRS."
+SEEDS = (0, 1, 2)
+PATIENCE = 6                           # checks without a better one: an arm has come to its end
+ENOUGH = dict(scenes=4000, voc=2400)   # steps after which an arm is stopped all the same; its row says so
+PLATEAU = 1200                         # the random start rises, rests and rises again: it is not stopped before
+CHECKS = dict(scenes=30, voc=60)       # validation episodes of each number of shots at each check
+
+def kept(key, make):
+    "What `make` returns, kept under FSIC_HOME, so that a part that was cut is continued."
+    path = home()/'rows'/f'{fingerprint(key, hash_code("fsic_nb.model", "fsic_nb.train"))}.json'
+    if not path.exists(): write_json(path, make())
+    return read_json(path)
+
+def kinds_of(exp, shots, seed=0):
+    "Training episodes of these shots as the refined model's recipe has them: five shots of all 16 labels need more images than a training task of the scenes has."
+    return exp.episodes('train', shots, seed, **(dict(queries=2, ways=8) if shots>1 and exp.name=='scenes' else {}))
+
+def begin(cfg, exp, seed=0):
+    "A model as `train` begins it."
+    torch.manual_seed(draw_seed(seed, 'weights'))
+    return cfg.initial_model(exp, seed) or cfg.build()
+
+class QueryLoss(PaperModel):
+    "The paper's model without the cross-modality loss."
+    def loss(self, support, query, y): return F.binary_cross_entropy_with_logits(self(support)(query), y.float())
+
+def query_loss(cfg, exp, seed=0):
+    "The same start, trained by the query loss alone."
+    model = QueryLoss(cfg)
+    model.load_state_dict(begin(cfg, exp, seed).state_dict())
+    return model
+
+class Residual(PaperModel):
+    "The paper's model with a path on which the mean of the positives reaches the prototype; its weight begins at 1 and learns."
     def __init__(self, cfg):
         super().__init__(cfg)
-        self.repair, self.weight = '', torch.nn.Parameter(torch.zeros(()))
+        self.weight = torch.nn.Parameter(torch.zeros(()))
 
     def prototypes(self, support):
-        v, t = self.embed(support.x, support.g)
-        if self.repair=='word dropout' and self.training: t = torch.where(torch.rand(*t.shape[:-1], 1)<.5, t.mean(-2, keepdim=True), t)
-        P = self.interact(support.x.map(self.interact.encode_images), support.y, v, t)
-        if self.repair.startswith('residual'): P = F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1)
-        return P, v, t
+        P, v, t = super().prototypes(support)
+        return F.normalize(P, dim=-1)+self.weight.exp()*F.normalize(mean_prototypes(v, support.y), dim=-1), v, t
 
-REPAIRS = ('as written', 'residual', 'eight labels an episode', 'five shots in training', 'word dropout', 'frozen principal projection',
-           'residual and frozen projection')
+def residual(cfg, exp, seed=0):
+    "The same start with a residual."
+    model = Residual(cfg)
+    model.load_state_dict(begin(cfg, exp, seed).state_dict(), strict=False)
+    return model
 
-def repaired(exp, repair, steps, n):
-    "Train WAGP with a repair; (model, validation mAP at 1 and 5 shots every 100 steps)."
-    from fsic_nb.data import select
-    torch.manual_seed(draw_seed(0, 'weights'))
-    model = Repaired(PaperConfig(exp.features.channels, exp.words.shape[1], prototype='wagp'))
-    model.repair = repair
-    eps = exp.episodes('train', 1, ways=8 if repair.startswith('eight') else None)
-    # five shots of all 16 labels would need more pictures than a training task has
-    if repair.startswith('five'): eps = exp.episodes('train', 5, queries=2, ways=8)
-    if 'frozen' in repair:
-        visual = model.embed.visual.requires_grad_(False)
-        for p, v in zip((visual.weight, visual.bias), fit_principal(exp.features, exp.training, model.cfg.dim)): p.data.copy_(v)
+MAKES = {'': begin, 'no L_cm': query_loss, 'residual': residual}
+
+def follow(exp, a, seed=0):
+    "Train one arm until validation at its shots has not risen for PATIENCE checks: its curve, and how it ended."
+    began, every, k = time.perf_counter(), 20 if exp.name=='voc' and a['start']=='identity' else 100, a['shots']
+    cfg = PaperConfig(exp.features.channels, exp.words.shape[1], prototype=a['prototype'], start=a['start'])
+    model = MAKES[a.get('change', '')](cfg, exp, seed)
     opt = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
-    schedule, curve = Schedule(steps=steps, lr=3e-4, warmup=30), []
-    for step in range(steps):
-        train_step(model, opt, load_one(exp, [eps[step]]), schedule.at(step), 0, step)
-        if (step+1)%100==0: curve.append(dict(step=step+1, **summary(score_maps(exp, {'m': model.eval()}, 'val', n)['m'])))
-    return model, curve
+    eps, schedule, curve, losses = kinds_of(exp, k, seed), Schedule(lr=a['lr'], warmup=30), [], []
+    for step in range(ENOUGH[exp.name]+1):
+        if step%every==0:
+            r = score_maps(exp, dict(map=model.eval(), mean=mean_in_space(model)), 'val', CHECKS[exp.name])
+            point = {f'{what}{s}': round(float(100*v.mean()), 2) for what, each in r.items() for s, v in each.items()}
+            curve.append(dict(step=step, **point, loss=round(float(np.mean(losses)), 4) if losses else None))
+            losses, best = [], int(np.argmax([c[f'map{k}'] for c in curve]))
+            say(f"{a} seed {seed} {curve[-1]}")
+            if len(curve)-1-best>=PATIENCE and (a['start']=='identity' or step>=PLATEAU): break
+        losses.append(train_step(model, opt, load_one(exp, [eps[step]]), schedule.at(step), seed, step))
+    end = 'flat or falling' if len(curve)-1-best>=PATIENCE else 'the limit of steps'
+    found = dict(**a, seed=seed, every=every, end=end, best_step=curve[best]['step'], best=curve[best][f'map{k}'], seconds=round(time.perf_counter()-began), curve=curve)
+    say({what: found[what] for what in found if what!='curve'})
+    return found
+
+def arm(exp, a, seed=0): return kept(['arm', exp.name, exp.features.key, a, seed, PATIENCE, ENOUGH[exp.name], PLATEAU, CHECKS[exp.name]], lambda: follow(exp, a, seed))
+
+def arms(data):
+    "The grid of the paper's row: prototype, start, learning rate, shots of the training episodes."
+    def grid(prototype, start, lrs, shots=SHOTS): return [dict(prototype=prototype, start=start, lr=lr, shots=k) for lr in lrs for k in shots]
+    if data=='voc': return [*grid('wagp', 'identity', (1e-4, 3e-4, 1e-3)), *grid('cross', 'identity', (1e-4, 3e-4)), *grid('wagp', 'random', (1e-3,))]
+    return [*grid('wagp', 'identity', (3e-4,)), *grid('cross', 'identity', (3e-4,), shots=(5,)), *grid('wagp', 'random', (1e-3,))]
+
+# --- where is it lost? -------------------------------------------------------------------------------------------------------------
+
+STAGES = ('mean of W_v f', 'mean of W_d f', 'layer norm', 'gate and convolution', 'value and output', 'attention', 'MLP', 'whole model')
+
+def look(model, f, t):
+    "What every image (n, L, C) is to every label after each piece of the prototype path, each label's word looking at each image alone: name -> (n, N, D)."
+    it, N = model.interact, len(t)
+    last, q, seen = it.word_attention, it.norm(t), {}
+    for some in f.split(8):
+        n, L = some.shape[:2]
+        def every(x): return x[:, None].expand(-1, N, -1)
+        def show(name, x): seen.setdefault(name, []).append(x)
+        show('mean of W_v f', every(model.embed.visual(some.mean(1))))
+        show('mean of W_d f', every(it.place(some).mean(1)))
+        x = it.norm(it.place(some))
+        show('layer norm', every(x.mean(1)))
+        x = x.flatten(0, 1).expand(N, -1, -1)
+        for name, part in getattr(it, 'parts', {}).items(): x = part(x, q if name=='gate' else part.write(t))
+        x = x.unflatten(1, (n, L))
+        if model.cfg.prototype=='cross': show('gate and convolution', x.mean(2).transpose(0, 1))
+        show('value and output', last.attend.out(last.attend.value(x.mean(2))).transpose(0, 1))
+        z = last.attend(q[:, None].expand(-1, n, -1), x, torch.ones(N, n, L, dtype=torch.bool))
+        show('attention', z.transpose(0, 1))
+        show('MLP', last.after(z+last.mlp(last.before(z))).transpose(0, 1))
+    return {name: torch.cat(x) for name, x in seen.items()}
+
+@torch.no_grad()
+def along(model, support, query):
+    "AP of each label when the prototypes are taken after each piece of the path: name -> (with the paper's query, with a query that took the same path), scores (Q, N)."
+    y, t, f = support.y[0], model.embed.word(support.g)[0], query.locals[0]
+    mine, theirs, vq = look(model, support.x.locals[0], t), look(model, f, t), model.embed.visual(f.mean(1))
+    P = {name: (u*y[..., None]).sum(0)/y.sum(0)[:, None] for name, u in mine.items()}
+    P['whole model'], theirs['whole model'] = model.prototypes(support)[0][0], theirs['MLP']
+    return {name: (score(vq, p), F.cosine_similarity(theirs[name], p, dim=-1)) for name, p in P.items()}
+
+SWAPS = ('nothing', 'W_v in place of W_d', 'no layer norm of local features', 'even attention', 'no value and output', 'no MLP', 'no gate, no convolution', 'no selection', 'even weights of the images', 'all of these')
+
+def fits(model, what):
+    "Does the model have this piece?"
+    return what not in (('even weights of the images',) if model.cfg.prototype=='cross' else ('no gate, no convolution', 'no selection'))
+
+def swapped(model, what):
+    "The same model with one piece of its prototype path made neutral."
+    model = deepcopy(model)
+    it, every = model.interact, what=='all of these'
+    last, D = it.word_attention, model.cfg.dim
+    with torch.no_grad():
+        if every or what=='W_v in place of W_d': it.place[0].load_state_dict(model.embed.visual.state_dict())
+        if every or what=='even attention': [p.zero_() for p in last.attend.query.parameters()]
+        if every or what=='no value and output':
+            for layer in (last.attend.value, last.attend.out): copy_layer(layer, torch.eye(D), torch.zeros(D))
+        if every or what=='no MLP': [p.zero_() for p in last.mlp[3].parameters()]
+    if every or what=='no layer norm of local features': it.norm = Lengths()
+    if hasattr(it, 'parts') and (every or what=='no gate, no convolution'): model.cfg, it.parts = replace(model.cfg, parts=(), lcm='none'), torch.nn.ModuleDict()
+    if model.cfg.prototype=='cross' and what=='no selection': model.cfg = replace(model.cfg, lcm='none')
+    if model.cfg.prototype=='wagp' and (every or what=='even weights of the images'): it.forward = lambda x, y, v, t: WAGP.forward(it, x, y, torch.ones_like(v), t)
+    return model
+
+class Lengths(torch.nn.Module):
+    "All local features at the length that a layer norm gives them, nothing else."
+    def forward(self, x): return F.normalize(x, dim=-1)*x.shape[-1]**.5
+
+@torch.no_grad()
+def scored(exp, ask, k, n):
+    "mAP of validation episodes in percent: `ask` gives (support, query) -> {name: scores}; returns name -> (n,)."
+    eps, out = exp.episodes('val', k), {}
+    for e in range(n):
+        support, query, y = load_one(exp, [eps[e]])
+        for name, s in ask(support, query).items(): out.setdefault(name, []).append(100*np.nanmean(average_precision(s.mT.contiguous(), y[0].mT.contiguous())))
+    return {name: np.array(v) for name, v in out.items()}
+
+def trained(exp, method, k, seed):
+    "The model of a row that answers at k shots: `paper-best` has one for each, `wagp-best` is WAGP trained in the same way."
+    if not method.endswith('best'): return train_as(exp, method, seed=seed)
+    best = f'paper-best-{k}'
+    return train_as(exp, best, seed=seed, cfg=replace(make_plan(best, exp, say=quiet).cfg, prototype=method.split('-')[0].replace('paper', 'cross')))
+
+def questions(exp, method, k, seed):
+    "Everything that is asked of one trained model: (support, query) -> name -> scores."
+    model = trained(exp, method, k, seed)
+    some = {('model',): model, ('mean in its space',): mean_in_space(model), ('words alone',): words_only(model), ('ML-SimpleShot',): simpleshot(exp.centre)}
+    if method.endswith('best'): some |= {('untrained',): begin(model.cfg, exp, seed).eval()}
+    if method.endswith('best'): some |= {('swap', what): swapped(model, what) for what in SWAPS if fits(model, what)}
+    def ask(support, query):
+        found = {name: m(support)(query)[0] for name, m in some.items()}
+        for name, (theirs, same) in along(model, support, query).items(): found |= {('path', name, 'v'): theirs, ('path', name, 'same'): same}
+        return found
+    return ask
+
+def where(exp, n):
+    "What is lost along the path of each row, three seeds: mAP with the interval over episodes of their mean, and that of each seed."
+    rows = []
+    for method in ('paper-best', 'wagp-best', 'paper'):
+        found = {(k, seed): scored(exp, questions(exp, method, k, seed), k, n) for k in SHOTS for seed in SEEDS}
+        for name in found[1, 0]:
+            row = dict(method=method, what=name[0], piece=name[1] if len(name)>1 else '', query=name[2] if len(name)>2 else '')
+            per = {k: np.stack([found[k, s][name] for s in SEEDS]) for k in SHOTS}        # (seeds, episodes)
+            for k, v in per.items():
+                m, ci = interval(v.mean(0))
+                row |= {f'map{k}': round(m, 2), f'ci{k}': round(ci, 2), f'seeds{k}': [round(float(x), 2) for x in v.mean(1)]}
+            gain = per[5].mean(1)-per[1].mean(1)
+            rows.append(dict(**row, gain=round(float(gain.mean()), 2), gains=[round(float(x), 2) for x in gain]))
+        say([r for r in rows if r['method']==method and r['what']!='path'])
+    return rows
+
+def row(exp, n):
+    "Everything about the paper's row on one kind of data, on validation labels."
+    grid = [arm(exp, a) for a in arms(exp.name)]
+    chosen = {k: make_plan(f'paper-best-{k}', exp, say=quiet) for k in SHOTS}
+    best = [dict(shots=k, prototype=p.cfg.prototype, start=p.cfg.start, lr=p.schedule.lr, steps=p.schedule.steps) for k, p in chosen.items()]
+    # without the cross-modality loss, and two more seeds: on photographs, where a training is short
+    changes = [dict(prototype='wagp', start='identity', lr=3e-4, shots=5, **change) for change in ({}, dict(change='no L_cm'))] if exp.name=='voc' else []
+    curves = [arm(exp, a, seed) for a in changes for seed in SEEDS]
+    return dict(data=exp.name, part='val', episodes=dict(curves=CHECKS[exp.name], where=n), grid=grid, best=best, curves=curves, where=where(exp, n))
 
 def exchanged(model, what):
-    "The same model shown another label's pictures, or told another label's word."
+    "The same model shown another label's images, or told another label's word."
     def method(s):
-        if what=='pictures': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
+        if what=='images': s = Support(Features(s.x.locals.flip(-3)), s.y, s.g)
         if what=='words': s = Support(s.x, s.y, s.g.roll(1, -2))
         return model(s)
     return method
 
-@torch.no_grad()
-def moved(exp, model, n):
-    "How far apart prototypes of different labels are (1 - cosine), how far they move when pictures or words are exchanged; their cosine to the word; the attention's entropy over the places of the positives (1: it looks everywhere alike)."
-    out = []
-    for k in SHOTS:
-        eps = exp.episodes('val', k)
-        for e in range(n):
-            s, _, _ = load_one(exp, [eps[e]])
-            P, v, t = model.prototypes(s)
-            far = lambda s2: (1-F.cosine_similarity(P, model.prototypes(s2)[0], dim=-1)).mean().item()
-            apart = 1-F.normalize(P, dim=-1)@F.normalize(P, dim=-1).mT
-            x, q = model.interact.norm(model.interact.place(s.x.locals)), model.interact.norm(t)
-            a = model.interact.word_attention.attend.weights(q[0, :, None].expand(-1, x.shape[1], -1), x[0], torch.ones(x.shape[1:3], dtype=torch.bool))
-            entropy = -(a*a.clamp_min(1e-12).log()).sum(-1)[s.y[0].T].mean().item()/np.log(x.shape[-2])
-            out.append(dict(apart=apart.sum().item()/(P.shape[-2]*(P.shape[-2]-1)), pictures=far(Support(Features(s.x.locals.flip(-3)), s.y, s.g)), words=far(Support(s.x, s.y, s.g.roll(1, -2))),
-                            cosine=F.cosine_similarity(P, t, dim=-1).mean().item(), entropy=entropy, shots=k))
-    return [dict(shots=k, **{c: round(float(np.mean([r[c] for r in out if r['shots']==k])), 4) for c in ('apart', 'pictures', 'words', 'cosine', 'entropy')}) for k in SHOTS]
-
-def collapse(exp, n, steps):
-    "Everything 24_collapse shows."
-    wagp, paper, refined = train_as(exp, 'wagp'), train_as(exp, 'paper'), train_as(exp, 'refined')
-    methods = {f'{m}, {w}': exchanged(f, w) for m, f in dict(simpleshot=simpleshot(exp.centre), wagp=wagp, paper=paper, refined=refined).items() for w in ('as they are', 'pictures', 'words')}
-    probe = [dict(method=k.split(', ')[0], exchanged=k.split(', ')[1], **summary(r)) for k, r in score_maps(exp, methods, 'val', n).items()]
+def collapse(exp, n):
+    "Exchanged images and words, and a residual, on the scenes."
+    best = {k: train_as(exp, f'paper-best-{k}') for k in SHOTS}
+    methods = dict(simpleshot=simpleshot(exp.centre), wagp=train_as(exp, 'wagp'), paper=train_as(exp, 'paper'), refined=train_as(exp, 'refined'))
+    methods['paper-best'] = by_shots(best)
+    probe = score_maps(exp, {(m, what): exchanged(f, what) for m, f in methods.items() for what in ('nothing', 'images', 'words')}, 'val', n)
+    probe = [dict(method=m, exchanged=what, **summary(r)) for (m, what), r in probe.items()]
     say(probe)
-    repairs = []
-    for repair in REPAIRS:
-        model, curve = repaired(exp, repair, steps, n)
-        repairs.append(dict(repair=repair, share=round(model.weight.exp().item(), 3), moved=moved(exp, model.eval(), 5), curve=curve))
-        say((repair, curve[-1]))
-    return dict(part='val', episodes=n, seed=0, steps=steps, probe=probe, moved=dict(wagp=moved(exp, wagp, 10)), repairs=repairs)
+    arms = [dict(prototype='wagp', start='random', lr=1e-3, shots=1, **change) for change in ({}, dict(change='residual'))]
+    return dict(part='val', episodes=n, probe=probe, residual=[arm(exp, a, seed) for a in arms for seed in SEEDS])
 
 
 # --- where the kept places lie ---------------------------------------------------------------------------------------------------
@@ -380,21 +533,21 @@ def gallery(exp):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'probes', 'parts', 'labels', 'collapse', 'places', 'gallery'])
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'probes', 'parts', 'labels', 'row', 'collapse', 'places', 'gallery'])
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
-    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated or repaired model; ablation on voc: 0 takes them as they begin')
+    parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
     keep_freed_memory()
     if a.what=='probes' and a.data!='voc': parser.error('probes is measured on voc')
-    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'probes'): parser.error(f'{a.what} is measured on scenes')
+    if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'probes', 'row'): parser.error(f'{a.what} is measured on scenes')
     exp = prepare(a.data, a.root)
     if a.what=='gallery': return gallery(exp)
-    n = a.episodes or dict(results=200, collapse=20, places=40).get(a.what, 60)
-    made = dict(results=results, probes=probe_rows, parts=parts, labels=labels, places=places).get(a.what)
-    rows = dict(ablation=ablation, tuning=tuning, collapse=collapse)[a.what](exp, n, a.steps) if made is None else made(exp, n)
-    name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation') else a.what
+    n = a.episodes or dict(results=200, places=40, row=20 if a.data=='scenes' else 60).get(a.what, 60)
+    made = dict(results=results, probes=probe_rows, parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
+    rows = dict(ablation=ablation, tuning=tuning)[a.what](exp, n, a.steps) if made is None else made(exp, n)
+    name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation', 'row') else a.what
     write_json(results_folder/f'{name}.json', rows)
     say(f'data/results/{name}.json written')
 
