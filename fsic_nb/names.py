@@ -46,7 +46,7 @@ def class_prior(
     classes:list, # n texts, see `class_texts`
     labels:list,  # N names
     words,        # from `load_words`
-    T:float=.05,  # temperature of the softmax
+    T:float=.07,  # temperature of the softmax
 )->Float[Tensor, "N n"]: # rows sum to 1
     "Say which classes of a backbone an image of each label should excite (after ConSE, 2014)."
     cos = torch.as_tensor(class_cosines(classes, labels, words))

@@ -5,7 +5,7 @@
     python tools/experiments.py tuning [--data voc --root DIR]    learning rate of the refined model, on validation labels
     python tools/experiments.py ablation [--data voc --root DIR]  every part of the refined model, on validation labels
     python tools/experiments.py parts                           gate, dynamic convolution and their order in the paper's model
-    python tools/experiments.py probes --data voc --root DIR    penalties, texts, temperature and prior of the probes, on base labels
+    python tools/experiments.py probes --data voc --root DIR --coco DIR    penalties, texts, temperature and prior of the probes, on base labels
     python tools/experiments.py labels                          the number of base labels
     python tools/experiments.py row [--data voc --root DIR]     the paper's row at its best, and where it loses, on validation labels
     python tools/experiments.py collapse                        exchanged images and words, and a residual
@@ -32,7 +32,7 @@ from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_j
 from fsic_nb.data import LabelSplit
 from fsic_nb.embed import copy_layer, score
 from fsic_nb.evaluate import evaluate, records, words_only
-from fsic_nb.experiment import prepare
+from fsic_nb.experiment import coco_episodes, prepare
 from fsic_nb.metrics import average_precision, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.names import class_prior, class_texts
@@ -215,14 +215,22 @@ def probe_choices(exp, space):
         for alpha in (.3, 1., 3.):
             yield dict(what='ridge-name', length=length, penalty=alpha), probes.ridge_around_name(space, exp.name_prior(), length, alpha)
 
-def probe_rows(exp, n):
-    "Every choice of 22b_probes on eight base labels of VOC, which are no test labels."
+def probe_rows(exp, n, coco=None):
+    "Every choice of 22b_probes on labels that no table tests: eight base labels of VOC, and for the name those of COCO that VOC trains or validates with."
     space = probes.fit_space(exp)
     base = replace(exp, split=LabelSplit('voc, base labels', train=['cat'], val=BASE, test=['dog']))
     rows = []
-    for row, method in [*name_choices(exp, space), *probe_choices(exp, space)]:
-        rows.append(dict(**row, data='voc', part='base labels', labels=len(BASE), episodes=n, seed=0, **summary(score_maps(base, {'m': method}, 'val', n)['m'])))
+    def add(row, exp, episodes, method):
+        scored = {k: evaluate({'m': method}, eps, exp, n=n)['m']['map'] for k, eps in episodes.items()}
+        labels = {k: len(eps[0].labels) for k, eps in episodes.items()}
+        rows.append(dict(**row, data=exp.name, part='no test labels', labels=labels[1], labels5=labels[5], episodes=n, seed=0, **summary(scored)))
         say(rows[-1])
+    drawn = {k: base.episodes('val', k) for k in SHOTS}
+    for row, method in [*name_choices(exp, space), *probe_choices(exp, space)]: add(row, base, drawn, method)
+    if coco is None: return rows
+    seen = [x for x in coco.images.names if x not in coco.split.labels('test')]
+    drawn = {k: coco_episodes(coco.images, seen, k, n=n) for k in SHOTS}
+    for row, method in name_choices(coco, space): add(row, coco, drawn, method)
     return rows
 
 
@@ -536,6 +544,7 @@ def main():
     parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'probes', 'parts', 'labels', 'row', 'collapse', 'places', 'gallery'])
     parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
     parser.add_argument('--root', help="the data set's folder")
+    parser.add_argument('--coco', help="probes: the folder of COCO's photographs, for the choices of the name")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
     parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model; ablation on voc: 0 takes them as they begin')
     a = parser.parse_args()
@@ -545,7 +554,7 @@ def main():
     exp = prepare(a.data, a.root)
     if a.what=='gallery': return gallery(exp)
     n = a.episodes or dict(results=200, places=40, row=20 if a.data=='scenes' else 60).get(a.what, 60)
-    made = dict(results=results, probes=probe_rows, parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
+    made = dict(results=results, probes=lambda exp, n: probe_rows(exp, n, prepare('coco', a.coco) if a.coco else None), parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
     rows = dict(ablation=ablation, tuning=tuning)[a.what](exp, n, a.steps) if made is None else made(exp, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation', 'row') else a.what
     write_json(results_folder/f'{name}.json', rows)
