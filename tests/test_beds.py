@@ -30,7 +30,7 @@ def test_a_place_is_in_a_box_by_its_centre():
     assert (x[24], y[24])==(.5, .5) and x[1]>x[0] and y[1]==y[0]         # rows first
     inside = beds.places_in([(0, 0, 1, .5)], (7, 7)).reshape(7, 7)      # the upper half
     assert inside[:4].all() and not inside[4:].any()
-    left = beds.places_in([(0, 0, .2, 1)], (7, 7)).reshape(7, 7)        # only column 0: .07, not .21
+    left = beds.places_in([(0, 0, .2, 1)], (7, 7)).reshape(7, 7)        # column 0 alone
     assert left[:, 0].all() and not left[:, 1:].any()
     assert not beds.places_in([(.15, .15, .05, .05)], (7, 7)).any()     # between centres
     both = beds.places_in([(0, 0, .2, 1), (0, 0, 1, .5)], (7, 7)).reshape(7, 7)
@@ -51,7 +51,7 @@ def test_ap_of_one_bin_has_its_positives_and_all_negatives():
     y = torch.tensor([[[True], [False], [True], [False], [True]]])
     at = torch.tensor([[[2], [2], [0], [-1], [-1]]])                    # of negatives: no matter
     ap = [beds.partial_ap(s, y, ~y|(at==b))[0, 0] for b in range(3)]
-    assert ap[0]==pytest.approx(1/2)                                    # second of its list of three
+    assert ap[0]==pytest.approx(1/2)       # second of its list of three
     assert np.isnan(ap[1])                                              # no positive of this size
     assert ap[2]==pytest.approx(1)
     everything = beds.partial_ap(s, y, torch.ones_like(y))[0, 0]
@@ -100,7 +100,7 @@ def test_errors_of_bins_do_not_cancel():
 
 def test_best_f1_gives_equal_scores_together():
     s, y = np.array([3., 2, 2, 1]), np.array([True, True, False, False])
-    assert beds.best_f1(s, y)==pytest.approx(2*2/(2*2+1))               # not 1: the two at 2 go together
+    assert beds.best_f1(s, y)==pytest.approx(2*2/(2*2+1))   # the two at 2 go together: not 1
     assert beds.best_f1(np.array([3., 2, 1]), np.array([True, True, False]))==1
 
 
@@ -128,7 +128,7 @@ def test_rates_are_means_over_pairs_of_an_episode():
 
 
 def test_folds_join_along_the_labels():
-    tables = [{'m': np.zeros((4, 2)), 'n': np.ones((4, 2))}, {'m': np.ones((4, 3)), 'n': np.ones((4, 3))}]
+    tables = [{'m': np.zeros((4, 2))}, {'m': np.ones((4, 3))}]
     ap = beds.joined(tables)
     assert ap['m'].shape==(4, 5) and beds.mean_over(ap['m'])[0]==pytest.approx(.6)
 
