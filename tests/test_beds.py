@@ -127,6 +127,14 @@ def test_rates_are_means_over_pairs_of_an_episode():
     assert rows['a tenth to a third']['mean'] is None
 
 
+def test_correlations_follow_the_ranks():
+    rows = [dict(cosine=c, synonym_cosine=-c, ap={"name": [a, 0], "ridge-space": [b, 0]})
+            for c, a, b in ((.1, 10, 5), (.2, 30, 40), (.3, 50, 80))]
+    rho = {(r["by"], r["method"]): r["rho"] for r in beds.correlations(rows)}
+    assert rho["cosine", "name"]==1 and rho["synonym_cosine", "name"]==-1
+    assert rho["cosine", "name - ridge-space"]==-1                      # 5, -10, -30
+
+
 def test_folds_join_along_the_labels():
     tables = [{'m': np.zeros((4, 2))}, {'m': np.ones((4, 3))}]
     ap = beds.joined(tables)

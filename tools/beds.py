@@ -45,6 +45,7 @@ SIZES = ('under a tenth', 'a tenth to a third', 'above a third')
 EDGES = (.1, 1/3)                       # of a box's share of the image
 NUMBERS = ('1 label', '2 labels', '3 or more')
 LOGITS = ('logistic', 'words', 'refined-whole', 'refined')  # whose sigmoid is meant as probability
+LISTED = ('name', 'simpleshot', 'ridge-space', 'ridge-name', 'refined-whole', 'refined', 'ceiling')
 NEAR = .6                               # cosine from which a class of the backbone counts as near
 CHUNK = 500                             # query images scored at once
 
@@ -605,12 +606,30 @@ def confidence(beds, a):
 
 
 def nearest_classes(exp, names):
-    "Label -> (name of the nearest class of the backbone, cosine)."
+    "Label -> nearest class of the backbone and cosine: by name and gloss, and by one synonym."
     classes = len(exp.head[1])
-    cos = class_cosines(class_texts(classes), names, load_words('minilm'))
+    words = load_words('minilm')
     short = class_texts(classes, gloss=False)
-    return {n: (short[c.argmax()].split(',')[0], round(float(c.max()), 3))
-            for n, c in zip(names, cos)}
+    cos = class_cosines(class_texts(classes), names, words)
+    synonyms = list(dict.fromkeys(w.strip() for t in short for w in t.split(',')))
+    alike = class_cosines(synonyms, names, words)
+    return {n: dict(nearest=short[c.argmax()].split(',')[0], cosine=round(float(c.max()), 3),
+                    synonym=synonyms[w.argmax()], synonym_cosine=round(float(w.max()), 3))
+            for n, c, w in zip(names, cos, alike)}
+
+
+def correlations(rows, **about):
+    "Rank correlations over labels of similarity with AP, and with the name's lead over a probe."
+    ap = {m: [r['ap'][m][0] for r in rows] for m in rows[0]['ap']}
+    if 'ridge-space' in ap:
+        ap['name - ridge-space'] = np.subtract(ap['name'], ap['ridge-space'])
+    out = []
+    for by in ('cosine', 'synonym_cosine'):
+        for m, values in ap.items():
+            rho, p = spearmanr([r[by] for r in rows], values)
+            out.append(dict(**about, by=by, method=m, labels=len(rows), rho=round(float(rho), 3),
+                            p=round(float(p), 4)))
+    return out
 
 
 def similarity_rows(data, beds, n):
@@ -619,20 +638,16 @@ def similarity_rows(data, beds, n):
     near = nearest_classes(beds[0].exp, beds[0].exp.images.names)
     for k in SHOTS:
         scored = [bed.score(k, n) for bed in beds]
-        rows = by_label(beds, scored, k)
-        for r in rows:
-            name, cos = near[r['label']]
-            labels.append(dict(data=data, nearest=name, cosine=cos, **r))
-        close = np.array([near[r['label']][1]>=NEAR for r in rows])
+        rows = [dict(data=data, **near[r['label']], **r) for r in by_label(beds, scored, k)]
+        for r in rows: r['ap'] = {m: v for m, v in r['ap'].items() if m in LISTED}
+        labels += rows
+        ranks += correlations(rows, data=data, shots=k)
+        close = np.array([r['cosine']>=NEAR for r in rows])
         ap = joined([s.ap() for s in scored])
         for group, some in (('near', close), ('none', ~close)):
             if not some.any(): continue
             means += compare({m: v[:, some] for m, v in ap.items()}, data=data, shots=k,
                              group=group, labels=int(some.sum()))
-        for m in ap:
-            rho, p = spearmanr([near[r['label']][1] for r in rows], [r['ap'][m][0] for r in rows])
-            ranks.append(dict(data=data, shots=k, method=m, labels=len(rows),
-                              rho=round(float(rho), 3), p=round(float(p), 4)))
     return labels, means, ranks
 
 
@@ -642,7 +657,8 @@ def similarity(beds, a):
              for data, some in (('voc', [beds.voc]), ('coco', [beds.coco]), ('folds', beds.folds))]
     protocol = ('episodes of `confidence` (voc), `coco` and `folds`; nearest class: cosine of '
                 'MiniLM sentence vectors, name against WordNet synonyms and gloss of the 1,000 '
-                f'classes; near: cosine of {NEAR} or more, a choice; ranks: Spearman over labels')
+                f'classes; near: cosine of {NEAR} or more, a choice; synonym: the same against '
+                'every synonym alone, added after the first look; ranks: Spearman over labels')
     labels, means, ranks = (sum(p, []) for p in zip(*parts))
     return dict(about(a, a.episodes, protocol), near=NEAR, labels=labels, means=means, ranks=ranks)
 
