@@ -15,6 +15,7 @@ everything runs on labels that are no test labels, to develop with; the files th
 import argparse, os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault('FSIC_PROGRESS', '0')
@@ -47,6 +48,7 @@ NUMBERS = ('1 label', '2 labels', '3 or more')
 LOGITS = ('logistic', 'words', 'refined-whole', 'refined')  # whose sigmoid is meant as probability
 LISTED = ('name', 'simpleshot', 'ridge-space', 'ridge-name', 'refined-whole', 'refined', 'ceiling')
 NEAR = .6                               # cosine from which a class of the backbone counts as near
+AGAINST = [('refined', 'refined-whole'), ('refined', 'centre'), ('name', 'centre')]  # looks
 CHUNK = 500                             # query images scored at once
 
 
@@ -500,7 +502,7 @@ def pointing_tables(bed, model, n, data):
     looks = Looks(bed, model)
     L = bed.cover.shape[-1]
     sizes = torch.as_tensor(size_bin(bed.share))
-    points, kept = [], []
+    points, differences, kept = [], [], []
     for k in SHOTS[1:]:
         drawn = bed.drawn(k, n)
         hits, pairs, at, inside = {}, [], [], []
@@ -517,14 +519,19 @@ def pointing_tables(bed, model, n, data):
             hits.setdefault(('chance', ''), []).append(cover.double().mean(-1))
             hits.setdefault(('reachable', ''), []).append(cover.any(-1))
             inside.append(kept_places(bed, model, support, episode))
+        hits = {key: torch.stack(hit).double() for key, hit in hits.items()}
+        where = torch.stack(pairs), torch.stack(at)
         for (m, rule), hit in hits.items():
-            points += rates(torch.stack(hit), torch.stack(pairs), torch.stack(at),
-                            data=data, shots=k, method=m, rule=rule)
+            points += rates(hit, *where, data=data, shots=k, method=m, rule=rule)
+        for (m, other), rule in product(AGAINST, ('cosine', 'product')):
+            less = hits.get((other, rule), hits.get((other, '')))
+            differences += rates(hits[m, rule]-less, *where, data=data, shots=k, rule=rule,
+                                 method=m, other=other)
         support_pairs, support_at, *found = map(torch.stack, zip(*inside))
         for what, value in zip(('kept', 'weight', 'chance', 'share'), found):
             kept += rates(value, support_pairs, support_at, data=data, shots=k, what=what)
         say(f'          {data}, {k}-shot: {n} episodes looked at')
-    return dict(points=points, kept=kept)
+    return dict(points=points, differences=differences, kept=kept)
 
 
 def kept_places(bed, model, support, episode):
@@ -553,9 +560,8 @@ def pointing(beds, a):
                 'pairs with any place in a box; kept: share of the places kept in the last round '
                 'that lie in the boxes, on support images; weight: the same by their soft '
                 'weights; share: of all places that are kept; sizes by the largest box of the '
-                'label')
-    return dict(about(a, a.episodes, protocol), points=voc['points']+coco['points'],
-                kept=voc['kept']+coco['kept'])
+                'label; differences: paired, added after the first look')
+    return dict(about(a, a.episodes, protocol), **{key: voc[key]+coco[key] for key in voc})
 
 
 def resampled(n, draws=500):
