@@ -50,6 +50,9 @@ LISTED = ('name', 'simpleshot', 'ridge-space', 'ridge-name', 'refined-whole', 'r
 NEAR = .6                               # cosine from which a class of the backbone counts as near
 AGAINST = [('refined', 'refined-whole'), ('refined', 'centre'), ('name', 'centre')]  # looks
 CHUNK = 500                             # query images scored at once
+# How often the test labels were looked at. Between the two, labels that no table tests asked for
+# another temperature of the name (22b_probes).
+LOOKS = 2
 
 
 # --- pure functions ------------------------------------------------------------------------------
@@ -374,7 +377,7 @@ def without_boxes(beds, scored):
 
 def about(a, n, protocol, interval_over='episodes', **more):
     "What every file begins with."
-    return dict(part=a.part, seed=0, episodes=n, looks=1 if a.part=='test' else 0,
+    return dict(part=a.part, seed=0, episodes=n, looks=LOOKS if a.part=='test' else 0,
                 protocol=protocol, interval=f'95 %, normal, over {interval_over}', **more)
 
 
