@@ -43,7 +43,8 @@ RECIPES = dict(
                     schedule=dict(steps=300, lr=2e-3, warmup=20, every=100, decay=True),
                     quick=dict(steps=60, lr=2e-3, warmup=20, decay=True), photos=REFINED_PHOTOS),
     **{'paper-best-1': dict(kinds=ONE_SHOT, **BEST, photos=BEST_PHOTOS),
-       'paper-best-5': dict(kinds=AT_FIVE, **BEST, photos=dict(BEST_PHOTOS, kinds=[dict(shots=5)]))},
+       'paper-best-5': dict(kinds=AT_FIVE, **BEST,
+                            photos=dict(BEST_PHOTOS, kinds=[dict(shots=5)]))},
     relation = dict(kinds=ONE_SHOT, schedule=dict(steps=800, lr=1e-3, warmup=50, every=100),
                     quick=dict(steps=60, lr=1e-3, warmup=20)),
     laso     = dict(kinds=ONE_SHOT, schedule=dict(steps=500, lr=1e-3, warmup=50, every=100),
@@ -215,7 +216,7 @@ def check_names(
                             f'name a run of {need} that fsic_train made elsewhere with --run.')
     return list(dict.fromkeys(names))
 
-# %% ../nbs/25_recipes.ipynb #419670aa
+# %% ../nbs/25_recipes.ipynb #ccef6101
 FEW = 3   # images a label from which on the model trained on five examples answers
 
 def by_shots(

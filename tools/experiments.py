@@ -287,7 +287,7 @@ def arm(exp, a, seed=0): return kept(['arm', exp.name, exp.features.key, a, seed
 def arms(data):
     "The grid of the paper's row: prototype, start, learning rate, shots of the training episodes."
     def grid(prototype, start, lrs, shots=SHOTS): return [dict(prototype=prototype, start=start, lr=lr, shots=k) for lr in lrs for k in shots]
-    if data=='voc': return [*grid('wagp', 'identity', (1e-4, 3e-4, 1e-3)), *grid('cross', 'identity', (1e-4, 3e-4)), *grid('wagp', 'random', (1e-3,), (5,))]
+    if data=='voc': return [*grid('wagp', 'identity', (1e-4, 3e-4, 1e-3)), *grid('cross', 'identity', (1e-4,)), *grid('cross', 'identity', (3e-4,), (1,)), *grid('wagp', 'random', (1e-3,), (5,))]
     return [*grid('wagp', 'identity', (3e-4,), (5,)), *grid('cross', 'identity', (3e-4,), (5,))]
 
 # --- where is it lost? -------------------------------------------------------------------------------------------------------------
@@ -497,7 +497,7 @@ def main():
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'row'): parser.error(f'{a.what} is measured on scenes')
     exp = prepare(a.data, a.root)
     if a.what=='gallery': return gallery(exp)
-    n = a.episodes or dict(results=200, places=40, row=10 if a.data=='scenes' else 40).get(a.what, 60)
+    n = a.episodes or dict(results=200, places=40, row=10 if a.data=='scenes' else 30).get(a.what, 60)
     made = dict(results=results, parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
     rows = dict(ablation=ablation, tuning=tuning)[a.what](exp, n, a.steps) if made is None else made(exp, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation', 'row') else a.what
