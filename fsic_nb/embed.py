@@ -94,7 +94,7 @@ def fit_embed(
         losses.append(loss.item())
     return losses
 
-# %% ../nbs/10_embed.ipynb #ab9e03cc
+# %% ../nbs/10_embed.ipynb #be3e2085
 CHUNK = 256   # images read at once
 
 def read_chunks(
@@ -104,17 +104,18 @@ def read_chunks(
     "Yield the local features of some images (at most `CHUNK`, L, C) at a time."
     for i in range(0, len(ids), CHUNK): yield store[ids[i:i+CHUNK]]
 
+# %% ../nbs/10_embed.ipynb #16fe5d41
 @torch.no_grad()
 def copy_layer(
     layer:nn.Linear, # changed in place
-    weight:Float[Tensor, "D C"],
-    bias:Float[Tensor, "D"],
+    weight:Float[Tensor, "D C"], # what its weight becomes
+    bias:Float[Tensor, "D"],     # what its bias becomes
 ):
     "Copy a weight and a bias into a linear layer."
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
 
-# %% ../nbs/10_embed.ipynb #037cfa34
+# %% ../nbs/10_embed.ipynb #93fe6d0e
 @torch.no_grad()
 def fit_principal(
     store,   # `FeatureStore`

@@ -135,7 +135,7 @@ def prototypes(self:PaperModel,
     support:Support,
 )->tuple[Float[Tensor, "*b N D"], Float[Tensor, "*b S D"], Float[Tensor, "*b N D"]]: # P, v and t
     "Make the final prototypes; return what they were made from, too (paper, steps 1, 4, 6 and 7)."
-    if not support.y.shape[-2]:                # no example: the word, as for a label without support
+    if not support.y.shape[-2]:                # no example: the word, as without a positive
         t = self.embed.word(support.g)
         return t, t[..., :0, :], t
     v = support.x.map(self.embed.visual, 'means')
@@ -170,7 +170,7 @@ def loss(self:PaperModel,
     s = score(query.map(self.embed.visual, 'means'), P)
     return F.binary_cross_entropy_with_logits(s, y.to(s.dtype))+cm_loss(v, t, support.y)
 
-# %% ../nbs/14_model.ipynb #68a3576d
+# %% ../nbs/14_model.ipynb #1d3055b7
 QUIET = .05   # of its usual size: what the MLP, the gate and the convolution add at the start
 EVEN = .3     # of their usual size: query and key of the attention
 
@@ -178,6 +178,7 @@ def _shrink(module, factor):
     "Multiply all weights of a module."
     for p in module.parameters(): p.mul_(factor)
 
+# %% ../nbs/14_model.ipynb #98a2e5cc
 @torch.no_grad()
 def start_identity(
     model:PaperModel, # changed in place
@@ -197,7 +198,7 @@ def start_identity(
     if 'gate' in parts: _shrink(parts['gate'].up, QUIET)     # then it multiplies all by 1.5
     if 'conv' in parts: _shrink(parts['conv'].outer, QUIET)
 
-# %% ../nbs/14_model.ipynb #c1b2a53f
+# %% ../nbs/14_model.ipynb #db834598
 @patch
 def initial_model(self:PaperConfig,
     exp,        # `Experiment`: features, and which images training may use
@@ -210,7 +211,7 @@ def initial_model(self:PaperConfig,
     start_identity(model, *fit_principal(exp.features, exp.training, self.dim))
     return model
 
-# %% ../nbs/14_model.ipynb #f08de692
+# %% ../nbs/14_model.ipynb #f5135b4e
 def mean_in_space(
     model:PaperModel, # trained
 )->Callable: # a method
