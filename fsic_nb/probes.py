@@ -191,6 +191,7 @@ def whole_only(
     "Switch the selection of local features off, in the support and in the query."
     other = copy.copy(model)
     other.cfg = replace(model.cfg, select='none', query='mean')
+    other.encode_images = model.encode_images            # a cache remembers by function
     return other
 
 # %% ../nbs/22b_probes.ipynb #085d4036

@@ -92,12 +92,13 @@ def against(scored, name):
 def results(exp, n):
     "All methods on the same test episodes, without and with examples; trained ones of ours and of the paper with three training seeds."
     names = [m for m in METHOD_NAMES if m!='oracle' or exp.scenes is not None]
-    methods = build_methods(names, exp, say=say)
-    for s in (1, 2): methods.update({f'{m}#{s}': f for m, f in build_methods(['paper-best', 'refined'], exp, seed=s, say=say).items()})
+    groups = [build_methods(names, exp, say=say)]
+    for s in (1, 2): groups.append({f'{m}#{s}': f for m, f in build_methods(['paper-best', 'refined'], exp, seed=s, say=say).items()})
     rows = []
     for k in (0, *SHOTS):
-        eps = exp.episodes('test', k)
-        scored = evaluate({m: f for m, f in methods.items() if can_score(f, k)}, eps, exp, n=n)
+        eps, scored = exp.episodes('test', k), {}
+        # group by group, since every model remembers the images it has encoded
+        for methods in groups: scored.update(evaluate({m: f for m, f in methods.items() if can_score(f, k)}, eps, exp, n=n))
         for r in records(scored, eps):
             method, _, seed = r['method'].partition('#')
             rows.append(dict(r, to=against(scored, r['method']), method=method, train_seed=int(seed or 0)))
