@@ -44,6 +44,22 @@ def test_help_is_fast(name):
     p = subprocess.run([sys.executable, '-X', 'importtime', BIN/f'fsic_{name}', '--help'], capture_output=True, text=True)
     assert p.returncode==0 and '--quick' in p.stdout and not re.search(r'\| +(torch|matplotlib)\n', p.stderr)
 
+def test_no_example_is_a_number_of_shots(cache, tmp_path):
+    "Methods that need an example are left out of 0 shots, and it is said; rivals stand in the same records."
+    names = 'name,ridge-name,chance,ceiling,logistic,ridge,svm'
+    p = command('evaluate', '--method', names, '--shots', '0,1', '--quick', '--episodes', 3, '--baseline', 'ridge-name', '--out', tmp_path/'r.json')
+    assert p.returncode==0, p.stderr
+    rows = read_json(tmp_path/'r.json')
+    able = ['ridge-name', 'name', 'chance', 'ceiling']
+    assert [r['method'] for r in rows if r['shots']==0]==able
+    assert [r['method'] for r in rows if r['shots']==1]==[*able, 'logistic', 'ridge', 'svm']
+    assert '0-shot: left out, since they need an example: logistic, ridge, svm' in p.stdout
+    assert {r['baseline'] for r in rows}=={'ridge-name'} and 'paired difference to ridge around the name' in p.stdout
+    by = {(r['method'], r['shots']): r['map'] for r in rows}
+    assert by['name', 0]==by['ridge-name', 0] and by['ceiling', 1]>by['ridge', 1]>by['chance', 1]
+    p = command('evaluate', '--method', 'logistic', '--shots', '0', '--quick', '--episodes', 3, '--out', tmp_path/'n.json')
+    assert p.returncode==2 and 'no method here can score without an example' in p.stderr and not (tmp_path/'n.json').exists()
+
 def test_train_and_evaluate(run, cache, tmp_path):
     about = read_json(run/'about.json')
     assert (about['method'], about['data'], about['backbone'], about['seed'], about['quick'])==('laso', 'scenes', 'lite0', 0, True)
@@ -91,7 +107,7 @@ def run_cli(f, args):
     f(**{k: int(v) if k in ('seed', 'episodes') else v for k,v in kw.items()})
 
 @pytest.mark.parametrize('args,says', [
-    (['--shots', '0'], "--shots '0': expected whole numbers from 1 on"), (['--shots', '1;5'], 'such as 1,5'), (['--episodes', '1'], '--episodes 1: an interval needs at least 2'),
+    (['--shots', '-1'], "--shots '-1': expected whole numbers from 0 on"), (['--shots', '1;5'], 'such as 0,1,5'), (['--episodes', '1'], '--episodes 1: an interval needs at least 2'),
     (['--run', 'nowhere'], '--run nowhere: no such folder; make it with fsic_train'), (['--run', 'full'], 'is no run (it has no about.json)'),
     (['--method', 'refind'], "no method is called 'refind'; did you mean refined"), (['--method', 'zzz'], 'known are protonet, simpleshot'),
     (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),

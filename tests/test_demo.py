@@ -13,6 +13,8 @@ def fsic_demo(*args, home, command=COMMAND, **kw):
 
 def numbers(path): return [{k: v for k,v in r.items() if k!='seconds'} for r in json.loads(path.read_text())]
 
+from fsic_nb.studies import DEMO
+
 @pytest.fixture(scope='module')
 def quick(tmp_path_factory):
     "One quick demo from an empty cache."
@@ -24,12 +26,13 @@ def quick(tmp_path_factory):
 def test_quick_demo(quick):
     d,p = quick
     rows = json.loads((d/'out'/'results.json').read_text())
-    assert [(r['method'], r['shots']) for r in rows]==[(m, k) for k in (1, 5) for m in ('simpleshot', 'words', 'wagp', 'paper', 'refined', 'oracle')]
+    assert [(r['method'], r['shots']) for r in rows]==[(m, k) for k in (1, 5) for m in (*DEMO, 'oracle')]
     assert all(set(KEYS)<=set(r) for r in rows)
     assert all(0<r[k]<=100 for r in rows for k in ('map', 'micro_ap', 'map_ci95'))
     by = {(r['method'], r['shots']): r['map'] for r in rows}
     assert by['simpleshot', 5]>by['simpleshot', 1]>15                     # well above the share of positives
-    assert all(by['refined', k]>by['simpleshot', k] for k in (1, 5))      # even after a minute's training
+    assert all(by['refined', k]>by['logistic', k] for k in (1, 5))        # even after a minute's training
+    assert {r['baseline'] for r in rows}=={'refined'} and by['chance', 1]<by['simpleshot', 1]-5
     assert 'ML-SimpleShot' in p.stdout and '5-shot mAP' in p.stdout
     for f in ('episode.png', 'lcm.png', 'results.png'):
         assert (d/'out'/f).read_bytes()[:4]==b'\x89PNG' and (d/'out'/f).stat().st_size<=150_000
@@ -81,5 +84,7 @@ def test_quick_demo_on_real_photos(photos, tmp_path):
     rows = json.loads((tmp_path/'out'/'results.json').read_text())
     by = {(r['method'], r['shots']): r['map'] for r in rows}
     assert by['simpleshot', 1]>45 and by['simpleshot', 5]>55
-    assert {r['method'] for r in rows}=={'simpleshot', 'words', 'wagp', 'paper', 'refined'}      # photographs have no masks for the oracle
+    assert {r['method'] for r in rows}==set(DEMO)                         # photographs have no masks for the oracle
+    assert all(by['ridge-name', k]>by['simpleshot', k] for k in (1, 5))   # the rival stands in the table
+    assert by['name', 1]>by['chance', 1]+20
     assert 'left out of validation' in p.stdout and rows[0]['split'].startswith('voc')
