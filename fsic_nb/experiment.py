@@ -38,9 +38,6 @@ class Experiment:
     protocol:str = 'strict' # which images may be used, see `select`
     queries:int = QUERIES   # query images drawn per label
 
-    def __repr__(self):
-        return f'Experiment({self.name!r}, {len(self.images):,} images, split {self.split.name})'
-
     @cached_property
     def training(self)->Int[np.ndarray, "n"]: # image numbers, ascending
         "Find the images that training may use."
@@ -56,8 +53,8 @@ class Experiment:
     @cached_property
     def basis(self)->Int[np.ndarray, "n"]: # image numbers, ascending
         "Find the images that a centre or a space is computed of, training images if possible."
-        every = np.arange(len(self.images))
-        return next(i for i in (self.training, self.unseen, every) if len(i))
+        some = self.training if len(self.training) else self.unseen
+        return some if len(some) else np.arange(len(self.images))
 
     @cached_property
     def centre(self)->Float[Tensor, "C"]:
@@ -82,6 +79,10 @@ def name_prior(self:Experiment)->Float[Tensor, "N n"]: # of all labels, over the
     return class_prior(classes, self.images.names, load_words('minilm'))
 
 # %% ../nbs/07_experiment.ipynb #acc9d447
+@patch
+def __repr__(self:Experiment):
+    return f'Experiment({self.name!r}, {len(self.images):,} images, split {self.split.name})'
+
 @patch
 def episodes(self:Experiment,
     part:str,   # 'train', 'val' or 'test'
