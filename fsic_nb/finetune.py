@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from PIL import Image
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from timm.layers import convert_sync_batchnorm
@@ -356,7 +356,7 @@ class Live:
         "Compute the mean local feature of every image in `ids`."
         return self[ids].mean(-2)
 
-# %% ../nbs/21b_finetune.ipynb #51e0d756
+# %% ../nbs/21b_finetune.ipynb #7a6057c9
 def live_methods(
     model:FineTuned,
     centre:Float[Tensor, "C"], # mean feature of the training images, with this network
@@ -371,7 +371,7 @@ def live_validator(
     kinds:list,         # several `Episodes` of the validation labels, e.g. 1-shot and 5-shot
     loader:ImageLoader, # of all images, without augmentation
     words:Float[Tensor, "n W"], # word vectors of all labels
-    training:Int[np.ndarray, "m"], # numbers of the images whose mean feature is the centre
+    training,           # numbers of the images whose mean feature is the centre
     n:int=20,           # episodes of each
     max_images:int=64,  # at a time
 )->Callable: # `FineTuned` -> name -> mean AP
@@ -385,7 +385,7 @@ def live_validator(
         return dict(val=np.mean([scores[f'head-{k}'] for k in judges]), **scores)
     return validate
 
-# %% ../nbs/21b_finetune.ipynb #52c51e8a
+# %% ../nbs/21b_finetune.ipynb #60264f20
 CENTRE_IMAGES = 1_000 # training images whose mean feature is the centre; of more, every n-th
 
 def make_live_validation(
