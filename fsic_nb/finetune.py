@@ -356,7 +356,7 @@ class Live:
         "Compute the mean local feature of every image in `ids`."
         return self[ids].mean(-2)
 
-# %% ../nbs/21b_finetune.ipynb #7a6057c9
+# %% ../nbs/21b_finetune.ipynb #4ffe9584
 def live_methods(
     model:FineTuned,
     centre:Float[Tensor, "C"], # mean feature of the training images, with this network
@@ -382,10 +382,11 @@ def live_validator(
         judges = {k.shots: validator([k], now, n) for k in kinds}
         methods = live_methods(model, live.mean_of(training).mean(0))
         scores = {f'{m}-{k}': judge(f) for m, f in methods.items() for k, judge in judges.items()}
-        return dict(val=np.mean([scores[f'head-{k}'] for k in judges]), **scores)
+        val = float(np.mean([scores[f'head-{k}'] for k in judges]))
+        return dict(val=val, **scores)
     return validate
 
-# %% ../nbs/21b_finetune.ipynb #60264f20
+# %% ../nbs/21b_finetune.ipynb #81e3d534
 CENTRE_IMAGES = 1_000 # training images whose mean feature is the centre; of more, every n-th
 
 def make_live_validation(
