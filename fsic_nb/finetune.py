@@ -307,6 +307,7 @@ def tuning_step(
     "Make one step of end-to-end training, with the learning rate that the optimiser has."
     model.train()
     opt.zero_grad()
+    words = words.to(peers.device)
     def share(loss): return scaler.scale(loss/len(batch))
     losses = []
     for key, ep, x in batch:
@@ -501,7 +502,6 @@ def finetune(
     loader = ImageLoader(plan.kinds[0].images, model.backbone.transform, how.augment, how.workers)
     def decode(item): return *item, loader(np.r_[item[1].support, item[1].query], item[0])
     feed = prefetch(decode, episode_stream(plan, first, seed, *mine))
-    words = words.to(peers.device)
     steps = range(first, schedule.steps)
     shown = dict(initial=first, total=schedule.steps, desc=f'tune {run.name}', unit='steps')
     if main: steps = progress(steps, **shown)

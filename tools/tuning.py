@@ -74,7 +74,7 @@ def train_frozen(plan, exp, run):
     def validate(head):
         scores = {f'{name}-{k}': judge(method) for name, method in stored_methods(head, exp).items()
                   for k, judge in judges.items()}
-        return dict(val=float(np.mean([scores[f"head-{k}"] for k in SHOTS])), **scores)
+        return dict(val=float(np.mean([scores[f'head-{k}'] for k in SHOTS])), **scores)
     train(replace(plan, cfg=plan.cfg.head), exp, run, SEED, validate)
 
 
