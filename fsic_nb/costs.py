@@ -17,7 +17,7 @@ from .backbones import build_network, feature_map
 from .configs import Cell, read_cell
 from .core import FsicError, nearest, say
 from .data import ImageSet, enough
-from .finetune import PRECISIONS
+from .finetune import CENTRE_IMAGES, PRECISIONS
 from .protocols import FREQUENCY, load_split, split_of
 from .readers import read
 from .recipes import head_config
@@ -94,8 +94,8 @@ def passes(
     per_episode = labels['train']*(cell.train_shots+cell.queries)
     seen = schedule.steps*schedule.batch*per_episode
     again = 1+(per_episode>cell.max_images)
-    validations = -(-schedule.steps//schedule.every)
-    validation = validations*min(n, 10*labels['val']*(1+4+5+4))
+    validations = 1+-(-schedule.steps//schedule.every) if labels['val'] else 0
+    validation = validations*min(n, 10*labels['val']*(1+4+5+4)+CENTRE_IMAGES)
     forward = seen*again+validation+n
     return dict(per_episode=per_episode, training=seen, forward=forward, backward=seen)
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+import torch.nn.functional as F
 
 from fsic_nb.baselines import LasoConfig, RelationConfig
 from fsic_nb.protocols import AS_COCO
@@ -25,7 +26,8 @@ from fsic_nb.features import extract
 from fsic_nb.voc import read_voc
 from fsic_nb.finetune import (FineTunedConfig, Live, ImageLoader, accumulate, prefetch, augment_image, episode_loss, finetune, live_validator,
                               batch_norms, episode_stream, call_seeded, shard, tuned_backbone, keep_statistics, Tuning, describe_tuning)
-from fsic_nb.model import PaperConfig
+from fsic_nb.metrics import average_precision
+from fsic_nb.model import PaperConfig, mean_in_space
 from fsic_nb.readers import read
 from fsic_nb.refined import RefinedConfig
 from fsic_nb.train import Plan, Schedule
@@ -305,7 +307,7 @@ def test_a_batch_that_cannot_be_shared():
 
 def test_the_best_weights_are_kept(base, episodes):
     eps, g = episodes
-    scores = iter([.9, .1])
+    scores = iter([.95, .9, .1])                                     # the first is that of random weights
     best = finetune(Plan(TINY, [eps], STEPS), g, base/'best', validate=lambda m: next(scores), how=Tuning(workers=1))
     assert not best.training and not (load_file(base/'best'/'last'/'weights.safetensors')['head.embed.visual.bias']==best.head.embed.visual.bias).all()
 
@@ -433,7 +435,84 @@ def test_a_tuned_network_is_a_backbone(one, episodes, tmp_path):
     assert store.meta['backbone']=='test_resnet-tuned' and (store[range(len(eps.images))]-want).abs().max()<5e-3*want.abs().max()
     assert tuned_backbone(TINY.start(), 'cpu').key!=bb.key==tuned_backbone(load_model(one/'best'), 'cpu').key
     assert all(p.requires_grad for p in model.parameters())            # the model itself was not frozen
-    assert 0<live_validator([eps], ImageLoader(eps.images, model.backbone.transform), g, n=2)(model)<=1
+    scores = live_validator([eps], ImageLoader(eps.images, model.backbone.transform), g, np.arange(40), n=2)(model)
+    assert all(0<v<=1 for v in scores.values())
+
+
+# --- what a validation says ---------------------------------------------------------------------------------------------
+
+def kinds_of(eps): return [Episodes(eps.images, eps.split, 'train', shots=k, queries=2) for k in (1, 5)]
+
+def scores_now(model, eps, g): return live_validator(kinds_of(eps), ImageLoader(eps.images, model.backbone.transform), g, np.arange(0, 40, 2), n=3)(model)
+
+
+def test_a_validation_names_the_head_and_what_is_scored_without_it(one, episodes):
+    "Each score by hand, one episode at a time, from the features that the network has now."
+    eps, g = episodes
+    model = load_model(one/'best')
+    f = Live(model.backbone, ImageLoader(eps.images, model.backbone.transform))
+    x, centre = f[range(40)], f[range(0, 40, 2)].mean((0, 1))
+    def cosine(a, b): return F.normalize(a, dim=-1)@F.normalize(b, dim=-1).T
+    want = {}
+    for kind in kinds_of(eps):
+        maps = dict(head=[], simpleshot=[], **{'paper-mean': []})
+        for e in range(3):
+            ep = kind[e]
+            y, y_query, s, q = torch.as_tensor(ep.y), torch.as_tensor(ep.y_query), x[ep.support], x[ep.query]
+            def means(z): return torch.stack([z[y[:, i]].mean(0) for i in range(y.shape[1])])
+            v, v_query = (model.head.embed.visual(z.mean(1)) for z in (s, q))
+            said = dict(head=model.head(Support(Features(s), y, g[ep.labels], ep.labels))(Features(q)), simpleshot=cosine(q.mean(1)-centre, means(s.mean(1)-centre)))
+            said['paper-mean'] = cosine(v_query, means(v))
+            for name, score in said.items(): maps[name].append(average_precision(score.detach().T, y_query.T).mean())
+        want.update({f'{name}-{kind.shots}': float(np.mean(m)) for name, m in maps.items()})
+    scores = scores_now(model, eps, g)
+    assert set(scores)=={'val', *want} and all(abs(scores[k]-v)<1e-5 for k, v in want.items())
+    assert abs(scores['val']-(want['head-1']+want['head-5'])/2)<1e-5         # as before: the head's, both numbers of shots alike
+
+
+def test_a_head_without_a_space_has_no_plain_mean_in_it(episodes):
+    eps, g = episodes
+    model = FineTunedConfig('test_resnet', RelationConfig(96), size=48, weights=None).start().eval()
+    assert list(scores_now(model, eps, g))==['val', 'head-1', 'head-5', 'simpleshot-1', 'simpleshot-5']
+
+
+@pytest.fixture
+def validated(episodes, tmp_path):
+    "A run of two kinds of episodes, and its log by step; the validation of step 1 says most, but of a rival."
+    eps, g = episodes
+    def validate(model): return dict(val=calls.pop(0), other=others.pop(0))
+    calls, others = [.9, .2, .3], [.1, .8, .4]
+    model = finetune(Plan(TINY, kinds_of(eps), STEPS), g, tmp_path/'r', validate=validate, how=Tuning(5, workers=1))
+    return tmp_path/'r', model, [json.loads(l) for l in (tmp_path/'r'/'log.jsonl').read_text().splitlines()]
+
+
+def test_the_log_holds_every_score_and_begins_before_the_first_step(validated):
+    _, _, log = validated
+    assert [l for l in log if 'val' in l]==[dict(step=-1, val=.9, other=.1), dict(step=1, val=.2, other=.8), dict(step=3, val=.3, other=.4)]
+    assert log[0]['step']==-1 and [l['step'] for l in log if 'loss' in l]==[0, 1, 2, 3]
+
+
+def test_only_the_first_score_chooses_and_only_trained_weights(validated):
+    "Neither what is logged beside it nor the score before training, which is the best here."
+    run, model, _ = validated
+    last = load_file(run/'last'/'weights.safetensors')
+    assert read_json(run/'last'/'state.json')['best']==.3
+    assert all(torch.equal(v, last[k]) for k, v in model.state_dict().items())
+
+
+def test_one_and_five_shots_take_turns(episodes):
+    eps, g = episodes
+    shots = [ep.shots for _, ep in episode_stream(Plan(TINY, kinds_of(eps), STEPS), 0, 0)]
+    assert shots==[1, 1, 5, 5, 1, 1, 5, 5]                                # two episodes a step
+
+
+def test_plain_mean_in_the_space_of_a_model():
+    model = PaperConfig(6, 8, dim=4, heads=2, prototype='wagp').build().eval()
+    x, y, q = torch.randn(2, 5, 3, 6), torch.tensor([[1, 0], [1, 1], [0, 1], [0, 1], [0, 0]]).bool().expand(2, 5, 2), torch.randn(2, 4, 3, 6)
+    with torch.no_grad():
+        got = mean_in_space(model)(Support(Features(x), y, None))(Features(q))
+        v, u = (F.normalize(z, dim=-1) for z in (torch.stack([model.embed.visual(x[:, :2].mean(2)).mean(1), model.embed.visual(x[:, 1:4].mean(2)).mean(1)], 1), model.embed.visual(q.mean(2))))
+    assert torch.allclose(got, 20*(1-(u[:, :, None]-v[:, None]).norm(dim=-1)), atol=1e-4)
 
 
 # --- the command -------------------------------------------------------------------------------------------------------
@@ -448,7 +527,8 @@ def test_the_command_on_photos(photos, tmp_path):
     assert out.returncode==0, out.stderr[-2000:]
     assert out.stdout.strip().endswith('run: done')
     log = [json.loads(l) for l in (tmp_path/'run'/'log.jsonl').read_text().splitlines()]
-    assert [l['step'] for l in log]==[0, 1, 1] and 0<log[-1]['val']<1
+    assert [l['step'] for l in log]==[-1, 0, 1, 1] and 0<log[-1]['val']<1
+    assert [k for k in log[0] if k.endswith('-1')]==[k for k in log[-1] if k.endswith('-1')]==['head-1', 'simpleshot-1', 'paper-mean-1']
     assert load_model(tmp_path/'run'/'best').cfg.backbone=='test_resnet'
 
 

@@ -1,11 +1,11 @@
 "The tools of the repository: what they refuse, and with which sentence."
-import os, shutil, subprocess, sys
+import json, os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
 from execnb.nbio import mk_cell, new_nb, write_nb
 
-import notebooks, setup_env
+import notebooks, setup_env, tuning
 
 root = Path(__file__).resolve().parents[1]
 kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
@@ -393,3 +393,12 @@ def test_clean_removes_what_was_made_here(quick, mark):
     code, said = make(quick, 'clean')
     assert code==0 and not (quick/'.venv').exists()
     assert make(quick, 'clean')[0]==0   # nothing there: nothing to do
+
+
+def test_a_cut_training_is_reported_as_far_as_it_was_saved(tmp_path):
+    "The log may be ahead of the weights; a validation is shown at the number of steps made before it."
+    lines = [dict(step=-1, val=.4), *(dict(step=i, loss=float(i)) for i in range(70)), dict(step=69, val=.5), *(dict(step=i, loss=9.) for i in range(70, 80))]
+    (tmp_path/'log.jsonl').write_text(''.join(json.dumps(l)+'\n' for l in lines))
+    (tmp_path/'last').mkdir()
+    (tmp_path/'last'/'state.json').write_text('{"step": 70, "best": 0.5}')
+    assert tuning.read_log(tmp_path)==dict(steps=70, loss_block=50, loss=[dict(step=50, loss=24.5), dict(step=70, loss=59.5)], rows=[dict(step=0, val=.4), dict(step=70, val=.5)])

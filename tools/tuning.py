@@ -1,0 +1,164 @@
+"""Train the packaged network and WAGP end to end on photographs, at a small size: writes
+data/results/tuned.json, which 21b_finetune shows.
+
+    python tools/tuning.py --root DIR --run RUN [--steps 4000] [--size 128]
+    python tools/tuning.py --root DIR --run RUN --report      what there is of a run that was cut
+
+DIR holds PASCAL VOC, RUN is the folder of the training; one that was cut is continued. Episodes of
+one and of five support images a label take turns. The same head is trained on the frozen network,
+too. Every score is one of validation labels; test labels are not looked at.
+"""
+import argparse, json, os, time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+os.environ.setdefault('FSIC_PROGRESS', '0')
+import numpy as np
+import torch
+from fsic_nb.backbones import build_network, load_backbone
+from fsic_nb.core import draw_seed, read_json, say, write_json
+from fsic_nb.evaluate import evaluate, records
+from fsic_nb.experiment import Experiment, read_images
+from fsic_nb.features import extract
+from fsic_nb.finetune import (CENTRE_IMAGES, FineTunedConfig, ImageLoader, Live, Tuning, finetune,
+                              live_methods, make_live_validation)
+from fsic_nb.model import PaperConfig, mean_in_space
+from fsic_nb.protocols import QUERIES, SHOTS
+from fsic_nb.runs import read_tensors
+from fsic_nb.support import simpleshot
+from fsic_nb.train import Plan, Schedule, train, validator
+from fsic_nb.words import label_vectors, load_words
+
+OUT = Path(__file__).resolve().parents[1]/'data'/'results'/'tuned.json'
+KINDS = ((1, 4), (5, 2))     # shots and queries a label; two labels have no more than seven images
+SEED = 0
+EPISODES = 40                # of each number of shots, at a milestone
+LAST_EPISODES = 100          # the same, before and after training
+BLOCK = 50                   # steps whose losses are averaged
+HOW = Tuning(max_images=64, augment=True)
+
+
+def prepare_images(root):
+    "VOC, strict filter, our split, without any stored feature."
+    images, split, _, protocol = read_images('voc', root, say=say)
+    words = torch.as_tensor(label_vectors(load_words('glove-50'), images.names))
+    return Experiment('voc', images, split, None, words, None, protocol)
+
+
+def make_plan(exp, size, steps):
+    "The packaged network under WAGP, both numbers of shots in turn."
+    cfg = FineTunedConfig('lite0', PaperConfig(1280, exp.words.shape[1], prototype='wagp'), size)
+    kinds = [exp.episodes('train', k, SEED, queries=q) for k, q in KINDS]
+    return Plan(cfg, kinds, Schedule(steps=steps, lr=1e-4, warmup=50, every=max(1, steps//20)))
+
+
+def tune(plan, exp, loader, run):
+    "Train network and head, and add the seconds to those of earlier calls."
+    start = time.perf_counter()
+    clock = run/'seconds.json'
+    before = read_json(clock) if clock.exists() else 0
+    validate = make_live_validation(exp, loader, SEED, HOW.max_images, EPISODES)
+    try: finetune(plan, exp.words, run, SEED, validate, HOW)
+    finally: write_json(clock, round(before+time.perf_counter()-start, 1))
+
+
+def stored_methods(head, exp):
+    "As `live_methods`, on stored features."
+    return {'head': head, 'simpleshot': simpleshot(exp.centre), 'paper-mean': mean_in_space(head)}
+
+
+def train_frozen(plan, exp, run):
+    "Train the head alone, on the same episodes without augmentation, with the same validation."
+    judges = {k: validator([exp.episodes('val', k, SEED, queries=QUERIES)], exp, EPISODES)
+              for k in SHOTS}
+    def validate(head):
+        scores = {f'{name}-{k}': judge(method) for name, method in stored_methods(head, exp).items()
+                  for k, judge in judges.items()}
+        return dict(val=float(np.mean([scores[f'head-{k}'] for k in SHOTS])), **scores)
+    train(replace(plan, cfg=plan.cfg.head), exp, run, SEED, validate)
+
+
+def first(cfg):
+    "The model before its training."
+    torch.manual_seed(draw_seed(SEED, 'weights'))
+    return cfg.start().eval()
+
+
+def last(cfg, run):
+    "The model after the last step that was saved."
+    model = cfg.build()
+    model.load_state_dict(read_tensors(run/'last'/'weights.safetensors'))
+    return model.eval()
+
+
+def score(methods, exp):
+    "Records with intervals on more validation episodes."
+    rows = []
+    for k in SHOTS:
+        eps = exp.episodes('val', k, SEED)
+        rows += records(evaluate(methods, eps, exp, LAST_EPISODES), eps)
+    keys = 'method shots episodes map map_ci95 diff diff_ci95'.split()
+    return [{k: r[k] for k in keys} for r in rows]
+
+
+def score_live(model, exp, loader):
+    "The same, with the features that the model's network has."
+    live = replace(exp, features=Live(model.backbone, loader, HOW.max_images))
+    return score(live_methods(model, live.centre), live)
+
+
+def read_log(run):
+    "Steps, mean losses of blocks of steps, and one row a validation, up to what was saved."
+    done = read_json(run/'last'/'state.json')['step']
+    log = [json.loads(l) for l in (run/'log.jsonl').read_text(encoding='utf-8').splitlines()]
+    log = [r for r in log if r['step']<done]
+    losses = [r['loss'] for r in log if 'loss' in r]
+    blocks = [losses[i:i+BLOCK] for i in range(0, len(losses), BLOCK)]
+    curve = [dict(step=i*BLOCK+len(b), loss=round(float(np.mean(b)), 4))
+             for i, b in enumerate(blocks)]
+    rows = [{**r, 'step': r['step']+1} for r in log if 'val' in r]
+    return dict(steps=done, loss_block=BLOCK, loss=curve, rows=rows)
+
+
+def describe(plan, exp):
+    "All that shaped the run."
+    episodes = [dict(shots=e.shots, queries=e.queries, labels=e.pools[0].names,
+                     images=len(e[0].support)+len(e[0].query)) for e in plan.kinds]
+    return dict(data=exp.name, split=exp.split.name, protocol=exp.protocol,
+                train_labels=exp.split.labels('train'), train_images=len(exp.training),
+                val_labels=exp.split.labels('val'), config=plan.cfg.to_dict(),
+                schedule=asdict(plan.schedule), augment=HOW.augment, seed=SEED,
+                precision=HOW.precision, training=episodes, last_episodes=LAST_EPISODES,
+                validation=dict(part='val', shots=list(SHOTS), queries=QUERIES, episodes=EPISODES,
+                                seed=SEED, centre_images=min(len(exp.training), CENTRE_IMAGES)))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', required=True, help="VOC's folder")
+    parser.add_argument('--run', required=True, type=Path, help='folder of the training')
+    parser.add_argument('--steps', type=int, default=4000, help='of one episode each')
+    parser.add_argument('--size', type=int, default=128, help='pixels of a side')
+    parser.add_argument('--report', action='store_true', help='train no further')
+    parser.add_argument('--out', type=Path, default=OUT)
+    a = parser.parse_args()
+    exp = prepare_images(a.root)
+    plan = make_plan(exp, a.size, a.steps)
+    loader = ImageLoader(exp.images, build_network(plan.cfg.backbone, False, a.size)[1])
+    if not a.report: tune(plan, exp, loader, a.run)
+    out = dict(describe(plan, exp), seconds=read_json(a.run/'seconds.json'), **read_log(a.run))
+    out.update(before=score_live(first(plan.cfg), exp, loader),
+               after=score_live(last(plan.cfg, a.run), exp, loader))
+    store = extract(exp.images, load_backbone(plan.cfg.backbone, size=a.size))
+    frozen = a.run/'frozen'
+    plan = replace(plan, schedule=replace(plan.schedule, steps=out['steps']))
+    stored = replace(exp, features=store)
+    train_frozen(plan, stored, frozen)
+    out['frozen'] = dict(read_log(frozen), after=score(
+        stored_methods(last(plan.cfg.head, frozen), stored), stored))
+    write_json(a.out, out)
+    say(f'{a.out.name} written')
+
+
+if __name__=='__main__': main()
