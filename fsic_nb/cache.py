@@ -34,6 +34,7 @@ class Table:
         self.room = min(count, memory//sum(r.nbytes for r in each))
         self.rows = tuple(r.new_empty(self.room, *r.shape[1:]) for r in each)
         self.made = self.rows if isinstance(row, tuple) else self.rows[0]
+        self.nbytes = sum(r.nbytes for r in self.rows)
         self.slot = np.full(count, -1)  # the row of every item; -1: not made
         self.used = 0
 
@@ -71,6 +72,7 @@ class Cache:
     def __init__(self,
         exp,              # an `Experiment`, or anything with its `features` and `words`
         memory:int=2**30, # bytes to remember of one function; 0: nothing outlives a call
+        functions:int=4,  # so many times these bytes for all functions together
     ):
         store = exp.features
         words = exp.words
@@ -80,6 +82,7 @@ class Cache:
                          words=lambda ids: words[torch.as_tensor(ids)])
         self.count = dict(locals=len(store), means=len(store), words=len(words))
         self.memory = memory
+        self.left = functions*memory
         self.tables = {}
         self.taped = None           # what has a gradient and is shared within a step
 
@@ -100,7 +103,9 @@ class Cache:
         different = np.unique(ids)
         if (f, of) not in self.tables:
             first = different[:1] if len(different) else np.zeros(1, int)  # only its shape matters
-            self.tables[f, of] = Table(make(first), self.count[of], self.memory)
+            room = min(self.memory, self.left)
+            self.tables[f, of] = Table(make(first), self.count[of], room)
+            self.left -= self.tables[f, of].nbytes
         table = self.tables[f, of]
         if table.learn(different, make): return pick_rows(table.made, self.to(table.slot[ids]))
         return pick_rows(make(different), self.to(np.searchsorted(different, ids)))

@@ -92,7 +92,9 @@ def against(scored, name):
 def results(exp, n):
     "All methods on the same test episodes, without and with examples; trained ones of ours and of the paper with three training seeds."
     names = [m for m in METHOD_NAMES if m!='oracle' or exp.scenes is not None]
-    groups = [build_methods(names, exp, say=say)]
+    methods = build_methods(names, exp, say=say)
+    paper = {m for m in methods if m in ('wagp', 'words') or m.startswith('paper')}
+    groups = [{m: f for m, f in methods.items() if (m in paper)==which} for which in (False, True)]
     for s in (1, 2): groups.append({f'{m}#{s}': f for m, f in build_methods(['paper-best', 'refined'], exp, seed=s, say=say).items()})
     rows = []
     for k in (0, *SHOTS):
