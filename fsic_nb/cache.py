@@ -86,12 +86,6 @@ class Cache:
         self.tables = {}
         self.taped = None           # what has a gradient and is shared within a step
 
-    def to(self,
-        ids, # numbers (...)
-    )->Tensor: # the same, int64
-        "Move numbers to where everything is computed."
-        return torch.as_tensor(ids).to(self.device)
-
     def __call__(self,
         f:Callable,      # of rows (m, ...), row by row: to a tensor or a tuple of tensors (m, ...)
         ids:Int[np.ndarray, "..."], # numbers of images or labels
@@ -111,6 +105,13 @@ class Cache:
         return pick_rows(make(different), self.to(np.searchsorted(different, ids)))
 
 # %% ../nbs/20b_cache.ipynb #9301864d
+@patch
+def to(self:Cache,
+    ids, # numbers (...)
+)->Tensor: # the same, int64
+    "Move numbers to where everything is computed."
+    return torch.as_tensor(ids).to(self.device)
+
 @patch
 def with_gradient(self:Cache,
     key:tuple,     # function and what it is a function of

@@ -37,7 +37,6 @@ class Experiment:
     scenes:SceneSet|None = None # true masks, where there are any
     protocol:str = 'strict' # which images may be used, see `select`
     queries:int = QUERIES   # query images drawn per label
-
     @cached_property
     def training(self)->Int[np.ndarray, "n"]: # image numbers, ascending
         "Find the images that training may use."
