@@ -66,17 +66,6 @@ class Experiment:
         name = self.features.meta['backbone']
         return None if name.endswith('-tuned') else classifier(name)
 
-# %% ../nbs/07_experiment.ipynb #e1d931ab
-@patch
-def name_prior(self:Experiment)->Float[Tensor, "N n"]: # of all labels, over the n classes
-    "Compare the labels' names with those of the backbone's classes."
-    if self.head is None:
-        raise FsicError(f"{self.features.meta['backbone']}: this backbone has no classifier "
-                        'whose classes a name could be compared with; '
-                        "leave out methods that need the name, or use 'lite0'.")
-    classes = class_texts(len(self.head[1]))
-    return class_prior(classes, self.images.names, load_words('minilm'))
-
 # %% ../nbs/07_experiment.ipynb #acc9d447
 @patch
 def __repr__(self:Experiment):
@@ -183,6 +172,17 @@ def prepare(
         f'{time.perf_counter()-start:.1f} s ({speed})')
     words = torch.as_tensor(label_vectors(load_words(options.words), images.names))
     return Experiment(data, images, split, store, words, scenes, protocol, options.queries)
+
+# %% ../nbs/07_experiment.ipynb #e1d931ab
+@patch
+def name_prior(self:Experiment)->Float[Tensor, "N n"]: # of all labels, over the n classes
+    "Compare the labels' names with those of the backbone's classes."
+    if self.head is None:
+        raise FsicError(f"{self.features.meta['backbone']}: this backbone has no classifier "
+                        'whose classes a name could be compared with; '
+                        "leave out methods that need the name, or use 'lite0'.")
+    classes = class_texts(len(self.head[1]))
+    return class_prior(classes, self.images.names, load_words('minilm'))
 
 # %% ../nbs/07_experiment.ipynb #f7ed4812
 def coco_episodes(
