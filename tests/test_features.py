@@ -79,7 +79,7 @@ def test_the_packaged_backbone_recognises_voc(lite0, photos):
 
 
 def test_folding_changes_nothing_of_lite0(lite0):
-    plain,t = B._lite0(True)
+    plain,t = B._lite('lite0', True)
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode(): want = plain.eval().forward_features(t.normalise(x)).permute(0, 2, 3, 1).flatten(1, 2)
     torch.testing.assert_close(lite0(x), want, rtol=1e-4, atol=1e-4)
