@@ -19,7 +19,7 @@ from .core import FsicError, say
 from .data import ImageSet, LabelSplit, enough, select
 from .episodes import Episodes
 from .features import extract
-from .names import class_prior, class_texts
+from .names import class_cosines, class_texts
 from .protocols import QUERIES, SETS, SHOTS, coco_base, split_of
 from .readers import read
 from .scenes import QUICK, SceneSet, make_scenes
@@ -175,14 +175,14 @@ def prepare(
 
 # %% ../nbs/07_experiment.ipynb #e1d931ab
 @patch
-def name_prior(self:Experiment)->Float[Tensor, "N n"]: # of all labels, over the n classes
+def name_cosines(self:Experiment)->Float[Tensor, "N n"]: # of all labels, with the n classes
     "Compare the labels' names with those of the backbone's classes."
     if self.head is None:
         raise FsicError(f"{self.features.meta['backbone']}: this backbone has no classifier "
                         'whose classes a name could be compared with; '
                         "leave out methods that need the name, or use 'lite0'.")
     classes = class_texts(len(self.head[1]))
-    return class_prior(classes, self.images.names, load_words('minilm'))
+    return torch.as_tensor(class_cosines(classes, self.images.names, load_words('minilm')))
 
 # %% ../nbs/07_experiment.ipynb #f7ed4812
 def coco_episodes(

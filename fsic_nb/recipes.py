@@ -20,7 +20,8 @@ from .episodes import Episodes
 from .evaluate import words_only
 from .experiment import Experiment, say_centre
 from .model import PaperConfig, mean_in_space
-from .probes import (chance, cross_fit, fit_space, linear_probe, look_up, ridge,
+from .named import WHOLE, Named, fit_named, fit_space, name_only
+from .probes import (chance, cross_fit, linear_probe, look_up, ridge,
                             ridge_around_name, space_vector, whole_only, zero_shot)
 from .protocols import SHOTS
 from .refined import Encoder, RefinedConfig
@@ -219,6 +220,11 @@ class Parts:
         encoder = getattr(self.models.get('refined'), 'encoder', None)
         return encoder if encoder and encoder.vocabulary else fit_space(self.exp)
 
+    @cached_property
+    def named(self)->Named:
+        "Make the method that reads names at every place."
+        return fit_named(self.exp, self.vocabulary_space)
+
     @property
     def own_space(self)->Encoder:
         "Take the space of a refined model: where nothing of it learns, no training is needed."
@@ -245,8 +251,11 @@ MADE_OF_PARTS = {
     'paper-best': lambda p: by_shots({k: p.model(f'paper-best-{k}') for k in SHOTS}),
     'paper-mean': lambda p: mean_in_space(p.model('paper')),
     'ridge-space': lambda p: linear_probe(ridge, space_vector(p.own_space)),
-    'name': lambda p: zero_shot(p.vocabulary_space, p.exp.name_prior()),
-    'ridge-name': lambda p: ridge_around_name(p.vocabulary_space, p.exp.name_prior()),
+    'name': lambda p: zero_shot(p.vocabulary_space, p.exp.name_cosines()),
+    'ridge-name': lambda p: ridge_around_name(p.vocabulary_space, p.exp.name_cosines()),
+    'named': lambda p: p.named,
+    'named-whole': lambda p: Named(p.named.encoder, p.named.rates, p.named.cos, WHOLE),
+    'name-places': lambda p: name_only(p.named),
     'refined-whole': lambda p: whole_only(p.model('refined')),
     'chance': lambda p: chance(p.exp),
     'ceiling': lambda p: look_up(cross_fit(p.exp, p.vocabulary_space)),
