@@ -74,6 +74,7 @@ def fsic_demo(
     "Run everything: images, features, training, scores on unseen labels, a table and figures."
     fsic_nb.studies.demo(data, root, out, seed, quick, backbone=backbone, size=size)
 
+# %% ../nbs/33_cli.ipynb #c53af614
 @command('fsic_train --method refined --data voc --root DIR --out run')
 def fsic_train(
     method:str='refined', # refined, paper, wagp, relation or laso

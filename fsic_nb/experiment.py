@@ -67,16 +67,16 @@ class Experiment:
         name = self.features.meta['backbone']
         return None if name.endswith('-tuned') else classifier(name)
 
-    @property
-    def network(self)->str:
-        "Name the network and the pixels of a side of its images, such as lite2@336."
-        meta = self.features.meta
-        return f"{meta['backbone']}@{meta['transform']['size']}"
-
 # %% ../nbs/07_experiment.ipynb #acc9d447
 @patch
 def __repr__(self:Experiment):
     return f'Experiment({self.name!r}, {len(self.images):,} images, split {self.split.name})'
+
+@patch(as_prop=True)
+def network(self:Experiment)->str:
+    "Name the network and the pixels of a side of its images, such as lite2@336."
+    meta = self.features.meta
+    return f"{meta['backbone']}@{meta['transform']['size']}"
 
 @patch
 def episodes(self:Experiment,

@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_trained_again(run, cache):
                                        (['--config', 'x.toml', '--method', 'wagp'], 'says method, data and network itself'), (['--config', 'x.toml', '--size', '96'], 'leave out --method'),
                                        (['--out', 'RUN', '--method', 'laso', '--quick', '--size', '96'], 'holds another run (size is 224, not 96)'),
                                        (['--out', 'RUN', '--method', 'laso', '--quick', '--backbone', 'lite1'], 'holds another run (backbone is lite0, not lite1)'),
-                                       (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], 'did you mean lite0'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
+                                       (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], 'did you mean lite2 or lite1 or lite0'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
                                        (['--seed', '-1'], '--seed -1'), (['--out', 'full'], 'is there and is no run')])
 def test_train_errors(run, args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
@@ -118,7 +118,7 @@ def run_cli(f, args):
     (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
     (['--data', 'imagenet'], "'folder' or 'csv'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--data', 'csv', '--root', '.', '--method', 'protonet'], '--data csv needs --split'), (['--out', 'full'], '--out full: no file can be written there'),
     (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1'),
-    (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], "backbone 'lite': no such network; did you mean lite0")])
+    (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], "backbone 'lite': no such network; did you mean lite2")])
 def test_evaluate_errors(args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
     check_error('evaluate', args, says, tmp_path, monkeypatch)
@@ -136,7 +136,7 @@ def other_channels(run):
 
 @pytest.mark.parametrize('change,says', [(other_channels, 'was made with channels 8, the features here have 1280'),
     (lambda run: change_about(run, weights='00'), 'was made with weights 00'), (lambda run: change_about(run, backbone='lite1'), 'was made with weights'),
-    (lambda run: change_about(run, size=96), 'was made with weights'), (lambda run: change_about(run, backbone='lite'), 'did you mean lite0'),
+    (lambda run: change_about(run, size=96), 'was made with weights'), (lambda run: change_about(run, backbone='lite'), 'did you mean lite2 or lite1 or lite0'),
     (lambda run: write_json(run/'about.json', {}), 'about.json: method is missing'), (lambda run: shutil.rmtree(run/'last'), 'is not finished (0 of 40 steps)'),
     (lambda run: (run/'about.json').write_text('{'), 'about.json: not valid JSON')])
 def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
