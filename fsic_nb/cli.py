@@ -127,6 +127,7 @@ def fsic_evaluate(
                                      backbone, size)
     fsic_nb.studies.compare(parse_names(run), names, data, root, how, out)
 
+# %% ../nbs/33_cli.ipynb #bbb1ba51
 @command('fsic_prepare --data coco --root data/coco')
 def fsic_prepare(
     data:str='', # voc, coco, nuswide, imaterialist, folder or csv

@@ -125,6 +125,7 @@ def learn(
     exp = prepare(data, root, seed, quick, tell, **{**options, 'backbone': bb})
     return fit_into(method, exp, out, seed, quick, tell)
 
+# %% ../nbs/31_studies.ipynb #9d31e23e
 def fit_into(
     method:str,   # a key of `RECIPES`
     exp:Experiment,
