@@ -68,10 +68,13 @@ def fsic_demo(
     out:str='fsic_demo_out', # folder for results.json and the figures
     seed:int=0, # of scenes, episodes and training
     quick:store_true=False, # a small version that takes about a minute
+    backbone:str='', # lite0, lite1, lite2, resnet50, any timm name (default: as the data has it)
+    size:int=None, # pixels of a side (default: as the data has it; with --backbone: its own)
 ):
     "Run everything: images, features, training, scores on unseen labels, a table and figures."
-    fsic_nb.studies.demo(data, root, out, seed, quick)
+    fsic_nb.studies.demo(data, root, out, seed, quick, backbone=backbone, size=size)
 
+# %% ../nbs/33_cli.ipynb #c53af614
 @command('fsic_train --method refined --data voc --root DIR --out run')
 def fsic_train(
     method:str='refined', # refined, paper, wagp, relation or laso
@@ -83,16 +86,20 @@ def fsic_train(
     config:str=None, # a cell: its name (voc_1shot_resnet101_paper) or .toml file; has method, data
     dry_run:store_true=False, # with config: say what it will cost; needs no data, writes nothing
     gpu:str='A100', # with dry_run: the GPU to estimate hours for, A100, H100 or V100
+    backbone:str='', # lite0, lite1, lite2, resnet50, any timm name (default: as the data has it)
+    size:int=None, # pixels of a side (default: as the data has it; with --backbone: its own)
 ):
     "Train a method; validation labels choose the weights. With a config: train and score a cell."
-    if config and (method!='refined' or data!='scenes' or quick):
-        raise FsicError('--config says method and data itself; '
-                        'leave out --method, --data and --quick.')
+    if config and (method!='refined' or data!='scenes' or quick or backbone or size):
+        raise FsicError('--config says method, data and network itself; '
+                        'leave out --method, --data, --quick, --backbone and --size.')
     if dry_run and not config:
         raise FsicError('--dry-run needs --config, a cell of which to say what it will cost.')
     if dry_run: fsic_nb.costs.cost_of(config, root, gpu)
     elif config: fsic_nb.studies.run_cell(config, root, out, seed)
-    else: fsic_nb.studies.learn(method, data, root, out, seed or 0, quick)
+    else:
+        own = dict(backbone=backbone, size=size)
+        fsic_nb.studies.learn(method, data, root, out, seed or 0, quick, **own)
 
 # %% ../nbs/33_cli.ipynb #e50c2996
 @command('fsic_evaluate --run run --method protonet,matching --data voc --root DIR')
@@ -109,14 +116,18 @@ def fsic_evaluate(
     split:str='', # such as coco_52_12_16, or a JSON file (default: the run's or the data set's)
     protocol:str='', # strict or masked: which images may be used (default: the same)
     baseline:str='simpleshot', # the method that differences are to; it is scored, too
+    backbone:str='', # see fsic_train (default: the first run's, else as the data has it)
+    size:int=None, # pixels of a side (default: the same)
 ):
     "Score runs and methods on the same episodes of test labels."
     if episodes is None: episodes = 12 if quick else 200
     shots = parse_numbers(shots, '--shots')
     names = parse_names(method or ('' if run else 'refined'))
-    how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, split, protocol, baseline)
+    how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, split, protocol, baseline,
+                                     backbone, size)
     fsic_nb.studies.compare(parse_names(run), names, data, root, how, out)
 
+# %% ../nbs/33_cli.ipynb #bbb1ba51
 @command('fsic_prepare --data coco --root data/coco')
 def fsic_prepare(
     data:str='', # voc, coco, nuswide, imaterialist, folder or csv

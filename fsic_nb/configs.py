@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import timm
 import torch
-from .backbones import STRONG, build_network
+from .backbones import LITE, STRONG, build_network
 from .core import FsicError, nearest, shipped
 from .data import PROTOCOLS
 from .finetune import BATCH_NORMS, PRECISIONS, FineTunedConfig, channels_of
@@ -97,9 +97,9 @@ def _check_names(cell:Cell, where:str):
         names = ', '.join([*own, 'frequency_<train>_<val>_<test>'])
         raise FsicError(f'{where}: split {split!r} is none of {cell.data}; use {names}, '
                         'or a .json file.')
-    names = 'lite0', 'resnet50', 'resnet101', *STRONG
+    names = *LITE, 'resnet50', 'resnet101', *STRONG
     if cell.backbone not in names and not timm.is_model(cell.backbone):
-        known = list(dict.fromkeys(['lite0', *STRONG, *timm.list_models()]))
+        known = list(dict.fromkeys([*LITE, *STRONG, *timm.list_models()]))
         raise FsicError(f'{where}: backbone is {cell.backbone!r}; {nearest(cell.backbone, known)}.')
 
 # %% ../nbs/30_configs.ipynb #c3fcd845

@@ -62,7 +62,7 @@ def test_no_example_is_a_number_of_shots(cache, tmp_path):
 
 def test_train_and_evaluate(run, cache, tmp_path):
     about = read_json(run/'about.json')
-    assert (about['method'], about['data'], about['backbone'], about['seed'], about['quick'])==('laso', 'scenes', 'lite0', 0, True)
+    assert (about['method'], about['data'], about['backbone'], about['size'], about['seed'], about['quick'])==('laso', 'scenes', 'lite0', 224, 0, True)
     assert len(about['train'])==64 and len(about['val'])==16 and not set(about['train'])&set(about['val'])
     p = command('evaluate', '--run', run, '--method', 'protonet,oracle', '--quick', '--episodes', 3, '--out', tmp_path/'a'/'r.json')
     assert p.returncode==0, p.stderr
@@ -85,7 +85,10 @@ def test_a_finished_run_is_not_trained_again(run, cache):
                                        (['--method', 'relation', '--out', 'RUN', '--quick'], 'holds another run (method is laso, not relation)'),
                                        (['--method', 'lasso'], 'did you mean laso'), (['--method', 'bcr'], "'bcr' is not trained"),
                                        (['--data', 'coco', '--root', '.'], "'scenes' or 'voc'"), (['--data', 'voc'], 'needs --root'),
-                                       (['--config', 'x.toml', '--method', 'wagp'], 'says method and data itself'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
+                                       (['--config', 'x.toml', '--method', 'wagp'], 'says method, data and network itself'), (['--config', 'x.toml', '--size', '96'], 'leave out --method'),
+                                       (['--out', 'RUN', '--method', 'laso', '--quick', '--size', '96'], 'holds another run (size is 224, not 96)'),
+                                       (['--out', 'RUN', '--method', 'laso', '--quick', '--backbone', 'lite1'], 'holds another run (backbone is lite0, not lite1)'),
+                                       (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], 'did you mean lite2 or lite1 or lite0'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
                                        (['--seed', '-1'], '--seed -1'), (['--out', 'full'], 'is there and is no run')])
 def test_train_errors(run, args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
@@ -104,7 +107,7 @@ def run_cli(f, args):
     "Call a command with its options as keywords."
     kw,it = {},iter(args)
     for a in it: kw[a[2:]] = True if a=='--quick' else next(it)
-    f(**{k: int(v) if k in ('seed', 'episodes') else v for k,v in kw.items()})
+    f(**{k: int(v) if k in ('seed', 'episodes', 'size') else v for k,v in kw.items()})
 
 @pytest.mark.parametrize('args,says', [
     (['--shots', '-1'], "--shots '-1': expected whole numbers from 0 on"), (['--shots', '1;5'], 'such as 0,1,5'), (['--episodes', '1'], '--episodes 1: an interval needs at least 2'),
@@ -114,7 +117,8 @@ def run_cli(f, args):
     (['--method', 'refined', '--data', 'coco', '--root', '.'], 'refined: nothing is trained on coco; name a run of refined'),
     (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
     (['--data', 'imagenet'], "'folder' or 'csv'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--data', 'csv', '--root', '.', '--method', 'protonet'], '--data csv needs --split'), (['--out', 'full'], '--out full: no file can be written there'),
-    (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1')])
+    (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1'),
+    (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], "backbone 'lite': no such network; did you mean lite2")])
 def test_evaluate_errors(args, says, tmp_path, monkeypatch):
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'letter.txt').write_text('mine')
     check_error('evaluate', args, says, tmp_path, monkeypatch)
@@ -131,13 +135,54 @@ def other_channels(run):
     save_model(LasoConfig(8).build(), run/'best')
 
 @pytest.mark.parametrize('change,says', [(other_channels, 'was made with channels 8, the features here have 1280'),
-    (lambda run: change_about(run, backbone='resnet50'), 'was made with backbone resnet50'), (lambda run: change_about(run, weights='00'), 'was made with weights 00'),
+    (lambda run: change_about(run, weights='00'), 'was made with weights 00'), (lambda run: change_about(run, backbone='lite1'), 'was made with weights'),
+    (lambda run: change_about(run, size=96), 'was made with weights'), (lambda run: change_about(run, backbone='lite'), 'did you mean lite2 or lite1 or lite0'),
     (lambda run: write_json(run/'about.json', {}), 'about.json: method is missing'), (lambda run: shutil.rmtree(run/'last'), 'is not finished (0 of 40 steps)'),
     (lambda run: (run/'about.json').write_text('{'), 'about.json: not valid JSON')])
 def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
     copy = shutil.copytree(run, tmp_path/'copy')
     change(copy)
     check_error('evaluate', ['--run', str(copy), '--quick'], says, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize('asked,says', [(['--backbone', 'lite1'], 'was made with backbone lite0, not lite1; leave out --backbone and --size'),
+    (['--size', '96'], 'was made with size 224, not 96')])
+def test_a_run_is_not_scored_on_another_network(run, asked, says, tmp_path, monkeypatch):
+    "It is said before a feature is extracted."
+    from fsic_nb import experiment
+    monkeypatch.setattr(experiment, 'extract', None)
+    check_error('evaluate', ['--run', str(run), '--quick', *asked], says, tmp_path, monkeypatch)
+
+def test_a_run_of_an_older_version_is_scored_on_its_network(run, tmp_path):
+    "Its size was not written down; it was the network's own."
+    from fsic_nb.studies import choose_network, learn
+    from fsic_nb.runs import read_run
+    copy = shutil.copytree(run, tmp_path/'copy')
+    about = read_json(copy/'about.json')
+    write_json(copy/'about.json', {k: v for k, v in about.items() if k!='size'})
+    assert choose_network([read_run(copy)])==dict(backbone='lite0', size=None)
+    with pytest.raises(FsicError, match='weights is'): learn('laso', out=copy, quick=True, say=silent, size=96)
+    learn('laso', out=copy, quick=True, say=silent)
+    assert read_json(copy/'about.json')==about             # continued, it says its size
+
+@pytest.mark.parametrize('data,options,network', [('scenes', {}, ('lite0', 224, (7, 7))), *((d, {}, ('lite2', 336, (11, 11))) for d in ('voc', 'coco', 'folder')),
+    ('voc', dict(backbone='lite0'), ('lite0', 224, (7, 7))), ('voc', dict(size=224), ('lite2', 224, (7, 7))), ('scenes', dict(backbone='lite1', size=96), ('lite1', 96, (3, 3)))])
+def test_the_network_of_each_data_set(data, options, network):
+    from fsic_nb.experiment import Options, choose_backbone
+    bb = choose_backbone(data, Options(**options))
+    assert (bb.name, bb.size, bb.grid)==network
+    assert choose_backbone('scenes', Options(backbone=bb)) is bb is choose_backbone('voc', Options(backbone=bb, size=bb.size))
+    with pytest.raises(FsicError, match=f'reads {bb.size} pixels; leave out the size'): choose_backbone(data, Options(backbone=bb, size=32))
+
+def test_the_demo_takes_a_network(monkeypatch, tmp_path):
+    "Options of the command reach `prepare`."
+    from fsic_nb import cli, studies
+    asked = []
+    def prepare(*args, **options): asked.append(options); raise FsicError('enough.')
+    monkeypatch.setattr(studies, 'prepare', prepare)
+    for options in ({}, dict(backbone='lite1', size=96)):
+        with pytest.raises(SystemExit): cli.fsic_demo(out=str(tmp_path/'out'), **options)
+    assert asked==[dict(backbone='', size=None), dict(backbone='lite1', size=96)]
 
 
 # --- plans and trainings -----------------------------------------------------------------------------------------------
@@ -230,7 +275,7 @@ def test_evaluate_on_coco(run, tmp_path):
     assert '1-shot: 4 of 5 test labels have images enough: dog, tv, potted plant, cat' in said
     assert '5-shot: 3 of 5 test labels' in said                                                        # cat and dog share their ten pictures
     assert 'the mean of the 2 images without any test label' in said and '2 test labels are not unseen, it was trained or chosen on them: dog, tv' in said
-    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, Comparison([9], 3), out=tmp_path/'no.json', say=silent)
+    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, Comparison([9], 3, backbone='lite0'), out=tmp_path/'no.json', say=silent)
     assert not (tmp_path/'no.json').exists()
 
 def test_the_centre_without_any_other_image(quick):
@@ -246,11 +291,13 @@ def test_the_centre_without_any_other_image(quick):
 
 def test_train_and_evaluate_on_photographs(photos, cache, tmp_path):
     root = cut_voc(photos, tmp_path/'voc', 10)
-    p = command('train', '--method', 'refined', '--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'run')
+    p = command('train', '--method', 'refined', '--data', 'voc', '--root', root, '--backbone', 'lite0', '--quick', '--out', tmp_path/'run')
     assert p.returncode==0, p.stderr
     assert read_json(tmp_path/'run'/'best'/'config.json')['classes']==1000
     from fsic_nb.studies import Comparison, compare
-    rows = compare([tmp_path/'run'], data='voc', root=str(root), how=Comparison([1], 3), out=tmp_path/'r.json', say=silent)
+    lines = []
+    rows = compare([tmp_path/'run'], data='voc', root=str(root), how=Comparison([1], 3), out=tmp_path/'r.json', say=lines.append)
+    assert any('channels of lite0@224' in l for l in lines)                # the run's own network, not that of photographs
     assert [r['method'] for r in rows]==['simpleshot', 'refined'] and all(r['map']>45 for r in rows)
 
 

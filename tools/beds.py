@@ -27,7 +27,7 @@ from fsic_nb.cache import Cache
 from fsic_nb.core import keep_freed_memory, read_json, rng, say, write_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import collate
-from fsic_nb.experiment import Experiment, coco_episodes, prepare
+from fsic_nb.experiment import Experiment, Options, choose_backbone, coco_episodes, prepare
 from fsic_nb.metrics import average_precision, interval
 from fsic_nb.names import class_cosines, class_texts
 from fsic_nb.probes import PRIOR, name_points, ridge, space_vector
@@ -257,7 +257,7 @@ class Beds:
     @cached_property
     def exp(self):
         "The experiment on VOC."
-        return prepare('voc', self.a.root)
+        return prepare('voc', self.a.root, backbone=self.a.network)
 
     @cached_property
     def model(self):
@@ -274,7 +274,7 @@ class Beds:
     @cached_property
     def coco(self):
         "COCO, masked: the labels that VOC's base labels leave new; to develop with, the others."
-        exp = prepare('coco', self.a.coco)
+        exp = prepare('coco', self.a.coco, backbone=self.a.network)
         names = exp.split.labels('test')
         if self.a.part=='val': names = [n for n in exp.images.names if n not in names]
         methods = named_methods(METHODS, exp, self.model)
@@ -378,7 +378,8 @@ def without_boxes(beds, scored):
 def about(a, n, protocol, interval_over='episodes', **more):
     "What every file begins with."
     return dict(part=a.part, seed=0, episodes=n, looks=LOOKS if a.part=='test' else 0,
-                protocol=protocol, interval=f'95 %, normal, over {interval_over}', **more)
+                protocol=protocol, interval=f'95 %, normal, over {interval_over}',
+                backbone=f'{a.network.name}@{a.network.size}', **more)
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -556,8 +557,8 @@ def pointing(beds, a):
     voc = pointing_tables(beds.voc, beds.model, a.episodes, 'voc')
     coco = pointing_tables(beds.coco, beds.model, a.episodes, 'coco')
     protocol = ('pairs of a query image and a label it carries whose boxes are known (VOC: '
-                'animals), on the balanced episodes; a hit: the centre of the best of the 7x7 '
-                'places lies in a box of the label; cosine: of local features of length one with '
+                'animals), on the balanced episodes; a hit: the centre of the best '
+                'place lies in a box of the label; cosine: of local features of length one with '
                 'the vector; product: with the local feature as long as it is, its share of a '
                 'linear score; chance: share of the places that lie in the boxes; reachable: '
                 'pairs with any place in a box; kept: share of the places kept in the last round '
@@ -687,9 +688,12 @@ def main():
     parser.add_argument('--episodes', type=int, default=200)
     parser.add_argument('--supports', type=int, default=20, help='of the part natural')
     parser.add_argument('--part', choices=['val', 'test'], default='test')
+    parser.add_argument('--backbone', default='', help='network for VOC and COCO (default: lite2)')
+    parser.add_argument('--size', type=int, help='pixels of a side (default: 336 for lite2)')
     parser.add_argument('--out', default=results_folder, help='where the files go')
     a = parser.parse_args()
     keep_freed_memory()
+    a.network = choose_backbone('voc', Options(backbone=a.backbone, size=a.size))
     beds = Beds(a)
     for part in a.parts:
         path = Path(a.out)/f'bed_{part}.json'

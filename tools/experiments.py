@@ -103,7 +103,7 @@ def results(exp, n):
         for methods in groups: scored.update(evaluate({m: f for m, f in methods.items() if can_score(f, k)}, eps, exp, n=n))
         for r in records(scored, eps):
             method, _, seed = r['method'].partition('#')
-            rows.append(dict(r, to=against(scored, r['method']), method=method, train_seed=int(seed or 0)))
+            rows.append(dict(r, to=against(scored, r['method']), method=method, train_seed=int(seed or 0), backbone=exp.network))
     return rows
 
 
@@ -557,14 +557,17 @@ def main():
     parser.add_argument('--coco', help="probes: the folder of COCO's photographs, for the choices of the name")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
     parser.add_argument('--steps', type=int, default=200, help='training steps of each ablated model; ablation on voc: 0 takes them as they begin')
+    parser.add_argument('--backbone', default='', help='network (default: lite0 for scenes, lite2 for photographs)')
+    parser.add_argument('--size', type=int, help='pixels of a side (default: 224 for scenes, 336 for photographs)')
     a = parser.parse_args()
     keep_freed_memory()
     if a.what=='probes' and a.data!='voc': parser.error('probes is measured on voc')
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'probes', 'row'): parser.error(f'{a.what} is measured on scenes')
-    exp = prepare(a.data, a.root)
+    network = dict(backbone=a.backbone, size=a.size)
+    exp = prepare(a.data, a.root, **network)
     if a.what=='gallery': return gallery(exp)
     n = a.episodes or dict(results=200, places=40, row=8 if a.data=='scenes' else 30, collapse=20).get(a.what, 60)
-    made = dict(results=results, probes=lambda exp, n: probe_rows(exp, n, prepare('coco', a.coco) if a.coco else None), parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
+    made = dict(results=results, probes=lambda exp, n: probe_rows(exp, n, prepare('coco', a.coco, **network) if a.coco else None), parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
     rows = dict(ablation=ablation, tuning=tuning)[a.what](exp, n, a.steps) if made is None else made(exp, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation', 'row') else a.what
     write_json(results_folder/f'{name}.json', rows)

