@@ -6,7 +6,7 @@
 __all__ = ['WHOLE', 'fit_space', 'name_points', 'number_labels', 'evidence', 'class_rates', 'NameDials', 'Named', 'Correction',
            'learn_correction', 'name_only', 'fit_named', 'blur']
 
-# %% ../nbs/16_named.ipynb #defd158a
+# %% ../nbs/16_named.ipynb #5db242d2
 from collections.abc import Callable
 from dataclasses import dataclass
 import torch
@@ -21,7 +21,7 @@ from .refine import log_mean_exp, solve_spd
 from .refined import Encoder
 from .support import Features, Support, needs_no_example
 
-# %% ../nbs/16_named.ipynb #0a5bf0b9
+# %% ../nbs/16_named.ipynb #29c683a8
 def fit_space(
     exp, # an `Experiment`
     dim:int=512, # of the projection
@@ -34,7 +34,7 @@ def fit_space(
     encoder = Encoder(exp.features.channels, dim, len(exp.head[1]))
     return encoder.start(exp.features, exp.basis, exp.head).eval()
 
-# %% ../nbs/16_named.ipynb #07c920cf
+# %% ../nbs/16_named.ipynb #0c4837dd
 def name_points(
     encoder:Encoder, # with a vocabulary
     q:Float[Tensor, "*b N n"], # prior over its classes, see `class_prior`
@@ -53,7 +53,7 @@ def number_labels(
                         'make it with `load_episodes`.')
     return torch.as_tensor(support.labels)
 
-# %% ../nbs/16_named.ipynb #cf2d6dec
+# %% ../nbs/16_named.ipynb #ffb8c87a
 def evidence(
     p:Float[Tensor, "*b M n"],     # probabilities of the classes, at M places or in M images
     q:Float[Tensor, "*b N n"],     # prior over the classes
@@ -74,7 +74,7 @@ def class_rates(
             for f in read_chunks(store, ids)]
     return sum(sums)/len(ids)
 
-# %% ../nbs/16_named.ipynb #80024863
+# %% ../nbs/16_named.ipynb #140363e0
 @dataclass(frozen=True)
 class NameDials:
     "Say how far each reading of a name counts, and how far the examples do."
@@ -87,7 +87,7 @@ class NameDials:
 
 WHOLE = NameDials(whole=.7, point=1.4, places=0.)
 
-# %% ../nbs/16_named.ipynb #764a17a3
+# %% ../nbs/16_named.ipynb #ca8ab65b
 class Named:
     "Read a label's name at every place, and correct it by examples. A method: support -> scorer."
     zero_shot = True
@@ -101,6 +101,7 @@ class Named:
         self.rates = rates
         self.cos = cos
         self.dials = dials
+        self.readers = {}                          # labels -> function of an image
 
     def read_whole(self,
         f:Float[Tensor, "*b L C"], # local features
@@ -116,10 +117,17 @@ class Named:
         vocabulary = self.encoder.vocabulary
         return (vocabulary(f)+vocabulary.mean).square().half()
 
-# %% ../nbs/16_named.ipynb #9b3638f8
+# %% ../nbs/16_named.ipynb #27e6797a
 @patch
-def read_name(self:Named,
-    x:Features, # of n images
+def prior(self:Named,
+    labels:Int[Tensor, "*b N"], # numbers of the labels
+)->Float[Tensor, "*b N n"]:
+    "Say which classes the labels of each episode should excite."
+    return class_prior(self.cos[labels])
+
+@patch
+def score_names(self:Named,
+    x:Features, # of images
     q:Float[Tensor, "*b N n"], # prior over the classes
 )->tuple[Float[Tensor, "*b _ N"], Float[Tensor, "*b _ D"]]: # scores s, vectors v
     "Score images by the names alone."
@@ -144,7 +152,25 @@ def best_places(self:Named,
     pairs = zip(p.flatten(0, -4), q.flatten(0, -3))
     return torch.stack([one(*pair) for pair in pairs]).unflatten(0, lead)
 
-# %% ../nbs/16_named.ipynb #0806371c
+# %% ../nbs/16_named.ipynb #e3eeb032
+@patch
+def read_name(self:Named,
+    x:Features, # of images
+    labels:Int[Tensor, "*b N"], # numbers of the labels asked for
+)->tuple[Float[Tensor, "*b _ N"], Float[Tensor, "*b _ D"]]: # scores s, vectors v
+    "Score images by the names alone, each image once where all episodes have the same labels."
+    first = labels.reshape(-1, labels.shape[-1])[0]
+    if not (labels==first).all(): return self.score_names(x, self.prior(labels))
+    key = tuple(first.tolist())
+    if key not in self.readers:
+        q = self.prior(first)
+        def read(f):
+            s, v = self.score_names(Features(f.flatten(0, -3)), q)
+            return s.unflatten(0, f.shape[:-2]), v.unflatten(0, f.shape[:-2])
+        self.readers = {key: read}                 # a cache remembers by function
+    return x.map(self.readers[key])
+
+# %% ../nbs/16_named.ipynb #1ce33077
 @dataclass(frozen=True)
 class Correction:
     "Hold what the examples change: scores are trust*s + <v, P> + b."
@@ -181,23 +207,23 @@ def learn_correction(
     r, s, v = (m[..., 0, :] for m in middle)
     return Correction(P, 1+change, r-change*s-(P@v[..., None])[..., 0])
 
-# %% ../nbs/16_named.ipynb #59a99e96
+# %% ../nbs/16_named.ipynb #27806a7a
+@patch
+def correct(self:Named,
+    support:Support,
+)->Correction:
+    "Learn what the examples change."
+    labels = number_labels(support, 'named')
+    return learn_correction(*self.read_name(support.x, labels), support.y, self.dials)
+
 @patch
 def __call__(self:Named,
     support:Support,
 ): # a scorer: query Features -> scores (..., Q, N)
     "Turn a support into a scorer of query images."
-    q = class_prior(self.cos[number_labels(support, 'named')])
-    correct = self.correct(support, q)
-    return lambda query: correct(*self.read_name(query, q))
-
-@patch
-def correct(self:Named,
-    support:Support,
-    q:Float[Tensor, "*b N n"], # prior over the classes
-)->Correction:
-    "Learn what the examples change."
-    return learn_correction(*self.read_name(support.x, q), support.y, self.dials)
+    correct = self.correct(support)
+    labels = number_labels(support, 'named')
+    return lambda query: correct(*self.read_name(query, labels))
 
 def name_only(
     named:Named,
@@ -205,8 +231,8 @@ def name_only(
     "Read the names, whatever the examples say: what a method that learns must not fall below."
     @needs_no_example
     def method(support):
-        q = class_prior(named.cos[number_labels(support, 'name-places')])
-        return lambda query: named.read_name(query, q)[0]
+        labels = number_labels(support, 'name-places')
+        return lambda query: named.read_name(query, labels)[0]
     return method
 
 def fit_named(
@@ -219,14 +245,14 @@ def fit_named(
     rates = class_rates(encoder, exp.features, exp.basis)
     return Named(encoder, rates, exp.name_cosines(), dials)
 
-# %% ../nbs/16_named.ipynb #7a80e3c1
+# %% ../nbs/16_named.ipynb #d09bbbb1
 @patch
 def share_places(self:Named,
     support:Support,
 ): # of a query Features -> shares (..., Q, N, L)
     "Divide what is linear in the score among the places of an image."
-    q = class_prior(self.cos[number_labels(support, 'named')])
-    c = self.correct(support, q)
+    q = self.prior(number_labels(support, 'named'))
+    c = self.correct(support)
     w = c.P+c.trust[..., None]*self.dials.point*name_points(self.encoder, q)
     def shares(query):
         x, length = query.map(self.encode_places)

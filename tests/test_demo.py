@@ -13,7 +13,7 @@ def fsic_demo(*args, home, command=COMMAND, **kw):
 
 def numbers(path): return [{k: v for k,v in r.items() if k!='seconds'} for r in json.loads(path.read_text())]
 
-from fsic_nb.studies import DEMO
+from fsic_nb.studies import DEMO, DEMO_PHOTOS
 
 @pytest.fixture(scope='module')
 def quick(tmp_path_factory):
@@ -86,7 +86,8 @@ def test_quick_demo_on_real_photos(photos, tmp_path):
     rows = json.loads((tmp_path/'out'/'results.json').read_text())
     by = {(r['method'], r['shots']): r['map'] for r in rows}
     assert by['simpleshot', 1]>45 and by['simpleshot', 5]>55
-    assert {r['method'] for r in rows}==set(DEMO)                         # photographs have no masks for the oracle
-    assert all(by['ridge-name', k]>by['simpleshot', k] for k in (1, 5))   # the rival stands in the table
+    assert {r['method'] for r in rows}==set(DEMO_PHOTOS)                  # photographs have no masks for the oracle
+    assert all(by['named', k]>by['ridge-name', k]>by['simpleshot', k] for k in (1, 5))   # the rival stands in the table
+    assert all(by['named', k]>by['name-places', k] for k in (1, 5)) and {r['baseline'] for r in rows}=={'named'}
     assert by['name', 1]>by['chance', 1]+20
     assert 'left out of validation' in p.stdout and rows[0]['split'].startswith('voc')

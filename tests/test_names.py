@@ -9,9 +9,21 @@ from fsic_nb.experiment import prepare
 def test_priors_are_distributions_that_sharpen():
     texts = names.class_texts(1000)
     minilm = words.load_words('minilm')
-    wide, narrow = (names.class_prior(texts, ['cat', 'tv monitor'], minilm, T) for T in (.2, .02))
+    cos = torch.as_tensor(names.class_cosines(texts, ['cat', 'tv monitor'], minilm))
+    wide, narrow = (names.class_prior(cos, T) for T in (.2, .02))
     assert torch.allclose(wide.sum(1), torch.ones(2), atol=1e-5) and (narrow.max(1).values>wide.max(1).values).all()
     assert 'cat' in texts[int(narrow[0].argmax())] and 'television' in texts[int(narrow[1].argmax())]
+
+
+def test_rivals_share_a_class():
+    "A class goes to the label that is most like it; one label alone has no rival."
+    cos = torch.tensor([[.6, .5, .1], [.2, .45, .7]])
+    alone, both = names.class_prior(cos, R=None), names.class_prior(cos)
+    assert both[1, 1]<alone[1, 1] and torch.allclose(both.sum(1), torch.ones(2), atol=1e-6)
+    assert torch.allclose(names.class_prior(cos[:1]), alone[:1], atol=1e-6)
+    by_hand = (cos/.07).softmax(-1)*(cos/.1).softmax(-2)
+    assert torch.allclose(both, by_hand/by_hand.sum(-1, keepdim=True), atol=1e-6)
+    assert torch.allclose(names.class_prior(cos.expand(2, 2, 3))[1], both, atol=1e-6)
 
 
 def test_a_static_table_compares_too():
@@ -51,4 +63,4 @@ def test_no_class_names_no_prior(monkeypatch):
     with pytest.raises(FsicError, match='12 classes is not one of ImageNet'): names.class_texts(12)
     exp = prepare('scenes', quick=True, say=lambda line: None)
     exp.__dict__['head'] = None
-    with pytest.raises(FsicError, match='lite0: this backbone has no classifier'): exp.name_prior()
+    with pytest.raises(FsicError, match='lite0: this backbone has no classifier'): exp.name_cosines()

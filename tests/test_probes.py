@@ -8,6 +8,7 @@ from sklearn.svm import SVC
 from fsic_nb import probes
 from fsic_nb.core import FsicError
 from fsic_nb.data import ImageSet
+from fsic_nb.named import name_points
 from fsic_nb.refined import Encoder, RefinedConfig
 from fsic_nb.support import Features, Support, can_score
 
@@ -82,7 +83,7 @@ def episode(seed=0, shots=S):
 
 @torch.no_grad()
 def test_names_need_no_example_and_lead_the_ridge():
-    encoder, q = space(), torch.rand(9, n_classes).softmax(-1)
+    encoder, q = space(), 2*torch.rand(9, n_classes)-1                                   # cosines
     query = Features(torch.randn(5, L, C))
     name, around = probes.zero_shot(encoder, q), probes.ridge_around_name(encoder, q)
     assert can_score(name, 0) and can_score(around, 0)
@@ -102,7 +103,7 @@ def test_a_name_finds_its_class():
     encoder = space()
     encoder.vocabulary.mean.data.zero_()
     q = torch.eye(n_classes)[:N]
-    points = probes.name_points(encoder, q)
+    points = name_points(encoder, q)
     W = encoder.vocabulary.classes.weight
     f = 200*torch.linalg.pinv(W)[:, :N].T[:, None].expand(N, L, C)
     encoder.proj.weight.data.zero_()

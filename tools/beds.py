@@ -29,8 +29,9 @@ from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import collate
 from fsic_nb.experiment import Experiment, Options, choose_backbone, coco_episodes, prepare
 from fsic_nb.metrics import average_precision, interval
-from fsic_nb.names import class_cosines, class_texts
-from fsic_nb.probes import PRIOR, name_points, ridge, space_vector
+from fsic_nb.named import blur, name_points
+from fsic_nb.names import class_cosines, class_prior, class_texts
+from fsic_nb.probes import PRIOR, ridge, space_vector
 from fsic_nb.recipes import build_methods, fit
 from fsic_nb.refine import cosines, keep_helpful
 from fsic_nb.support import StoredFeatures, can_score, load_episodes
@@ -39,20 +40,23 @@ from fsic_nb.words import load_words
 results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
 
 SHOTS = (0, 1, 5)
-METHODS = ('chance', 'name', 'simpleshot', 'logistic', 'ridge', 'svm', 'ridge-space', 'ridge-name',
-           'refined-whole', 'refined', 'ceiling')
-BESIDE = ('ridge-space', 'ridge-name', 'refined-whole')   # what every method is compared with
+METHODS = ('chance', 'name', 'simpleshot', 'logistic', 'ridge-space', 'ridge-name',
+           'refined-whole', 'refined', 'name-places', 'named-whole', 'named', 'ceiling')
+BESIDE = ('ridge-space', 'ridge-name', 'refined-whole', 'name-places', 'named-whole')
 SIZES = ('under a tenth', 'a tenth to a third', 'above a third')
 EDGES = (.1, 1/3)                       # of a box's share of the image
 NUMBERS = ('1 label', '2 labels', '3 or more')
-LOGITS = ('logistic', 'words', 'refined-whole', 'refined')  # whose sigmoid is meant as probability
-LISTED = ('name', 'simpleshot', 'ridge-space', 'ridge-name', 'refined-whole', 'refined', 'ceiling')
+LOGITS = ('logistic', 'refined-whole', 'refined')  # whose sigmoid is meant as probability
+LISTED = ('name', 'simpleshot', 'ridge-space', 'ridge-name', 'refined-whole', 'refined',
+          'name-places', 'named-whole', 'named', 'ceiling')
 NEAR = .6                               # cosine from which a class of the backbone counts as near
 AGAINST = [('refined', 'refined-whole'), ('refined', 'centre'), ('name', 'centre')]  # looks
+SHARES = [('shares', ''), ('shares', 'blurred')]    # where the score of `named` comes from
 CHUNK = 500                             # query images scored at once
-# How often the test labels were looked at. Between the two, labels that no table tests asked for
-# another temperature of the name (22b_probes).
-LOOKS = 2
+# How often the test labels were looked at. Between the first two, labels that no table tests asked
+# for another temperature of the name (22b_probes); the third has another network and the method that
+# reads names at places.
+LOOKS = 3
 
 
 # --- pure functions ------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ class Bed:
     @cached_property
     def cache(self):
         "What is computed of an image alone is kept."
-        return Cache(self.exp, memory=3*2**30)
+        return Cache(self.exp, memory=2*2**30)
 
     @cached_property
     def share(self):
@@ -267,7 +271,7 @@ class Beds:
     @cached_property
     def voc(self):
         "VOC as every table has it: strict filter, the labels of a part."
-        methods = named_methods([*METHODS, 'words'], self.exp, self.model)
+        methods = named_methods(METHODS, self.exp, self.model)
         return Bed(self.exp, methods, self.exp.images, self.exp.split.labels(self.a.part),
                    self.boxes('voc'), from_part(self.a.part))
 
@@ -459,7 +463,8 @@ class Looks:
     def __init__(self, bed, model):
         self.bed = bed
         self.model = model
-        self.points = name_points(model.encoder, bed.exp.name_prior())
+        self.named = bed.methods['named']
+        self.points = name_points(model.encoder, class_prior(bed.exp.name_cosines(), R=None))
         self.describe = space_vector(model.encoder)
 
     def places(self, f):
@@ -485,6 +490,9 @@ class Looks:
             c = cosines(x, P)
             out[m, 'cosine'] = c.argmax(-1)
             out[m, 'product'] = (c*length[..., None, :]).argmax(-1)
+        shares = self.named.share_places(support)(query)
+        out['shares', ''] = shares.argmax(-1)
+        out['shares', 'blurred'] = blur(shares, self.bed.exp.features.grid).argmax(-1)
         return out
 
 
@@ -527,7 +535,9 @@ def pointing_tables(bed, model, n, data):
         where = torch.stack(pairs), torch.stack(at)
         for (m, rule), hit in hits.items():
             points += rates(hit, *where, data=data, shots=k, method=m, rule=rule)
-        for (m, other), rule in product(AGAINST, ('cosine', 'product')):
+        against = [*product(AGAINST, ('cosine', 'product')),
+                   *(((m, 'centre'), rule) for m, rule in SHARES)]
+        for (m, other), rule in against:
             less = hits.get((other, rule), hits.get((other, '')))
             differences += rates(hits[m, rule]-less, *where, data=data, shots=k, rule=rule,
                                  method=m, other=other)

@@ -76,25 +76,20 @@ def row(maps, base=None):
 
 # --- settings ------------------------------------------------------------------------------------
 
-def varied(named, kind=None, prior=None, cos=None, **dials):
-    "The same method with other numbers; what is computed of an image alone is shared."
-    other = copy.copy(named)
-    if kind: other.__class__ = kind
-    other.dials = replace(named.dials, **dials)
-    if cos is not None: other.cos = cos
-    other.prior = prior or {}
-    other.read_whole = named.read_whole
-    if kind is None or not hasattr(kind, 'window'): other.read_places = named.read_places
-    return other
+def varied(named, kind=Named, cos=None, **dials):
+    "The same method with other numbers, or read in another way."
+    cos = named.cos if cos is None else cos
+    return kind(named.encoder, named.rates, cos, replace(named.dials, **dials))
 
 
-class Varied(Named):
-    "Read names with another prior."
-    def __call__(self, support):
-        "Score with the prior of these choices."
-        q = class_prior(self.cos[torch.as_tensor(support.labels)], **self.prior)
-        correct = self.correct(support, q)
-        return lambda query: correct(*self.read_name(query, q))
+def with_prior(**choices):
+    "A kind of method whose prior is made with other temperatures."
+    class Varied(Named):
+        "Read names with another prior."
+        def prior(self, labels):
+            "Say which classes the labels should excite."
+            return class_prior(self.cos[labels], **choices)
+    return Varied
 
 
 class Windows(Named):
@@ -122,11 +117,11 @@ class AtPlaces(Named):
 
     def __call__(self, support):
         "Add the soft maximum of what the examples taught over the places."
-        q = class_prior(self.cos[torch.as_tensor(support.labels)])
-        c = self.correct(support, q)
+        labels = torch.as_tensor(support.labels)
+        c = self.correct(support)
         def scorer(query):
             at = log_mean_exp(cosines(query.map(self.encode), c.P), c.P.new_tensor(10.))
-            return c(*self.read_name(query, q))+self.weight*at
+            return c(*self.read_name(query, labels))+self.weight*at
         return scorer
 
 
@@ -138,7 +133,7 @@ def choices(named):
         for v in values: out[f'{key} = {v:g}'] = varied(named, **{key: float(v)})
     for prior in (dict(R=None), dict(R=.05), dict(R=.2), dict(T=.05), dict(T=.1)):
         text = ', '.join(f'{k} = {v}' for k, v in prior.items())
-        out[text] = varied(named, Varied, prior)
+        out[text] = varied(named, with_prior(**prior))
     for whole in (.3, .7, 1.2):
         for point in (.7, 1.4, 2.):
             key = f'no places, whole = {whole:g}, point = {point:g}'
@@ -245,8 +240,8 @@ def with_points(model, points, weight=1.):
 
 
 def words(a):
-    "The same class prior in other methods, on VOC's test labels."
-    exp = prepare('voc', a.root)
+    "The same class prior in other methods, on VOC's test labels; lite0, whose models are there."
+    exp = prepare('voc', a.root, backbone='lite0')
     methods = build_methods(['simpleshot', 'ridge-space', 'ridge-name', 'name-places', 'named',
                              'named-whole', 'refined', 'paper-best'], exp, say=say)
     named = methods['named']
@@ -284,12 +279,12 @@ def networks(a):
     rows = []
     for name, size in NETWORKS:
         found = dict(backbone=name, size=size)
-        for data, root in (('voc', a.root), ('coco', a.coco)):
+        for data, root in (('coco', a.coco), ('voc', a.root)):
             exp = prepare(data, root, backbone=name, size=size)
-            if data=='voc':
+            if data=='coco':
                 backbone = load_backbone(name, size=size)
                 found['images_s'], found['bytes'] = measured_speed(exp.images, backbone)
-            keys = ['simpleshot', 'ridge-name', 'named-whole', 'named']
+            keys = ['simpleshot', 'ridge-space', 'ridge-name', 'named-whole', 'named']
             methods = build_methods(keys, exp, say=say)
             for part, drawn, n in (('val', validation, 60), ('test', tests, a.episodes)):
                 maps = scored(methods, exp, drawn(exp, n), n)
