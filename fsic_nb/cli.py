@@ -105,7 +105,7 @@ def fsic_train(
 @command('fsic_evaluate --run run --method protonet,matching --data voc --root DIR')
 def fsic_evaluate(
     run:str='', # folders that fsic_train made, separated by commas
-    method:str='', # methods, separated by commas (default: simpleshot,refined without --run)
+    method:str='', # methods, separated by commas (without --run: refined, on photographs named)
     data:str='scenes', # scenes (no download), voc, coco, nuswide, imaterialist, folder or csv
     root:str=None, # the data set's folder; scenes: where to build them (default: the cache)
     shots:str='1,5', # support images a label, separated by commas; 0: its name alone
@@ -122,7 +122,8 @@ def fsic_evaluate(
     "Score runs and methods on the same episodes of test labels."
     if episodes is None: episodes = 12 if quick else 200
     shots = parse_numbers(shots, '--shots')
-    names = parse_names(method or ('' if run else 'refined'))
+    best = 'refined' if data=='scenes' else 'named'
+    names = parse_names(method or ('' if run else best))
     how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, split, protocol, baseline,
                                      backbone, size)
     fsic_nb.studies.compare(parse_names(run), names, data, root, how, out)

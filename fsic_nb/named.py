@@ -6,7 +6,7 @@
 __all__ = ['WHOLE', 'fit_space', 'name_points', 'number_labels', 'evidence', 'class_rates', 'NameDials', 'Named', 'Correction',
            'learn_correction', 'name_only', 'fit_named', 'blur']
 
-# %% ../nbs/16_named.ipynb #5db242d2
+# %% ../nbs/16_named.ipynb #d74f86bb
 from collections.abc import Callable
 from dataclasses import dataclass
 import torch
@@ -21,7 +21,7 @@ from .refine import log_mean_exp, solve_spd
 from .refined import Encoder
 from .support import Features, Support, needs_no_example
 
-# %% ../nbs/16_named.ipynb #29c683a8
+# %% ../nbs/16_named.ipynb #d94dbfc8
 def fit_space(
     exp, # an `Experiment`
     dim:int=512, # of the projection
@@ -34,7 +34,7 @@ def fit_space(
     encoder = Encoder(exp.features.channels, dim, len(exp.head[1]))
     return encoder.start(exp.features, exp.basis, exp.head).eval()
 
-# %% ../nbs/16_named.ipynb #0c4837dd
+# %% ../nbs/16_named.ipynb #3c91e050
 def name_points(
     encoder:Encoder, # with a vocabulary
     q:Float[Tensor, "*b N n"], # prior over its classes, see `class_prior`
@@ -53,7 +53,7 @@ def number_labels(
                         'make it with `load_episodes`.')
     return torch.as_tensor(support.labels)
 
-# %% ../nbs/16_named.ipynb #ffb8c87a
+# %% ../nbs/16_named.ipynb #56eac72e
 def evidence(
     p:Float[Tensor, "*b M n"],     # probabilities of the classes, at M places or in M images
     q:Float[Tensor, "*b N n"],     # prior over the classes
@@ -74,7 +74,7 @@ def class_rates(
             for f in read_chunks(store, ids)]
     return sum(sums)/len(ids)
 
-# %% ../nbs/16_named.ipynb #140363e0
+# %% ../nbs/16_named.ipynb #dbd349d5
 @dataclass(frozen=True)
 class NameDials:
     "Say how far each reading of a name counts, and how far the examples do."
@@ -87,7 +87,7 @@ class NameDials:
 
 WHOLE = NameDials(whole=.7, point=1.4, places=0.)
 
-# %% ../nbs/16_named.ipynb #ca8ab65b
+# %% ../nbs/16_named.ipynb #cb5a6d8c
 class Named:
     "Read a label's name at every place, and correct it by examples. A method: support -> scorer."
     zero_shot = True
@@ -103,21 +103,18 @@ class Named:
         self.dials = dials
         self.readers = {}                          # labels -> function of an image
 
-    def read_whole(self,
+    def read(self,
         f:Float[Tensor, "*b L C"], # local features
-    )->tuple[Float[Tensor, "*b D"], Float[Tensor, "*b n"]]: # v, probabilities of the classes
-        "Describe whole images."
+    )->tuple[Float[Tensor, "*b D"], Float[Tensor, "*b n"], Float[Tensor, "*b L n"]]:
+        "Describe images: v, probabilities of the classes for the whole and, in 16 bits, by place."
         vocabulary = self.encoder.vocabulary
-        return self.encoder.whole(f), (vocabulary(f.mean(-2))+vocabulary.mean).square()
+        middle = f.mean(-2)
+        x = vocabulary(f)
+        v = torch.cat([self.encoder.proj(middle), x.mean(-2)], -1)
+        whole = (vocabulary(middle)+vocabulary.mean).square()
+        return F.normalize(v, dim=-1), whole, (x+vocabulary.mean).square().half()
 
-    def read_places(self,
-        f:Float[Tensor, "*b L C"], # local features
-    )->Float[Tensor, "*b L n"]: # in 16 bits: a cache keeps them of many images
-        "Compute the probabilities of the classes at every place."
-        vocabulary = self.encoder.vocabulary
-        return (vocabulary(f)+vocabulary.mean).square().half()
-
-# %% ../nbs/16_named.ipynb #27e6797a
+# %% ../nbs/16_named.ipynb #dc84680a
 @patch
 def prior(self:Named,
     labels:Int[Tensor, "*b N"], # numbers of the labels
@@ -132,9 +129,9 @@ def score_names(self:Named,
 )->tuple[Float[Tensor, "*b _ N"], Float[Tensor, "*b _ D"]]: # scores s, vectors v
     "Score images by the names alone."
     dials = self.dials
-    v, p = x.map(self.read_whole)
+    v, p, places = x.map(self.read)
     s = dials.whole*evidence(p, q, self.rates).mT+dials.point*v@name_points(self.encoder, q).mT
-    if dials.places: s = s+dials.places*self.best_places(x.map(self.read_places), q)
+    if dials.places: s = s+dials.places*self.best_places(places, q)
     return s, v
 
 @patch
@@ -152,7 +149,7 @@ def best_places(self:Named,
     pairs = zip(p.flatten(0, -4), q.flatten(0, -3))
     return torch.stack([one(*pair) for pair in pairs]).unflatten(0, lead)
 
-# %% ../nbs/16_named.ipynb #e3eeb032
+# %% ../nbs/16_named.ipynb #1025c5de
 @patch
 def read_name(self:Named,
     x:Features, # of images
@@ -170,7 +167,7 @@ def read_name(self:Named,
         self.readers = {key: read}                 # a cache remembers by function
     return x.map(self.readers[key])
 
-# %% ../nbs/16_named.ipynb #1ce33077
+# %% ../nbs/16_named.ipynb #44e451ec
 @dataclass(frozen=True)
 class Correction:
     "Hold what the examples change: scores are trust*s + <v, P> + b."
@@ -207,7 +204,7 @@ def learn_correction(
     r, s, v = (m[..., 0, :] for m in middle)
     return Correction(P, 1+change, r-change*s-(P@v[..., None])[..., 0])
 
-# %% ../nbs/16_named.ipynb #27806a7a
+# %% ../nbs/16_named.ipynb #236755b8
 @patch
 def correct(self:Named,
     support:Support,
@@ -245,7 +242,7 @@ def fit_named(
     rates = class_rates(encoder, exp.features, exp.basis)
     return Named(encoder, rates, exp.name_cosines(), dials)
 
-# %% ../nbs/16_named.ipynb #d09bbbb1
+# %% ../nbs/16_named.ipynb #5b557b68
 @patch
 def share_places(self:Named,
     support:Support,

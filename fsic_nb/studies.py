@@ -307,7 +307,7 @@ def score_runs(
     able = {n: m for n, m in methods.items() if can_score(m, eps.shots)}
     if not able:
         raise FsicError('--shots 0: no method here can score without an example; '
-                        'add name or ridge-name to --method.')
+                        'add named or ridge-name to --method.')
     if out := [n for n in methods if n not in able]:
         say(f'          {eps.shots}-shot: left out, since they need an example: {", ".join(out)}')
     scored = evaluate(able, eps, exp, n=how.episodes, batch=4 if labels<=20 else 1)

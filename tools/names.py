@@ -95,12 +95,13 @@ def with_prior(**choices):
 class Windows(Named):
     "Read names in windows of places instead of single ones."
     window = 3
-    def read_places(self, f):
-        "Average the local features of every window first."
+    def read(self, f):
+        "Average the local features of every window first, for the places alone."
         side = round(f.shape[-2]**.5)
         maps = f.mT.unflatten(-1, (side, side))
         pooled = F.avg_pool2d(maps.flatten(0, -4), self.window, 1).unflatten(0, maps.shape[:-3])
-        return super().read_places(pooled.flatten(-2).mT)
+        v, whole, _ = super().read(f)
+        return v, whole, super().read(pooled.flatten(-2).mT)[-1]
 
 
 class Wide(Windows):
@@ -128,13 +129,13 @@ class AtPlaces(Named):
 def choices(named):
     "What is tried: what -> method."
     out = {'as chosen': named}
-    for key, values in dict(whole=(0, .15, .6), point=(0, .35, 1.4), places=(0, .075, .3),
-                            beta=(1, 2, 8, 16), alpha=(.75, 1, 3), doubt=(0, .3, 3)).items():
+    for key, values in dict(whole=(0, .6), point=(0, 1.4), places=(0, .075, .3), beta=(1, 2, 8),
+                            alpha=(.75, 3), doubt=(0, 3)).items():
         for v in values: out[f'{key} = {v:g}'] = varied(named, **{key: float(v)})
-    for prior in (dict(R=None), dict(R=.05), dict(R=.2), dict(T=.05), dict(T=.1)):
+    for prior in (dict(R=None), dict(R=.05), dict(T=.05), dict(T=.1)):
         text = ', '.join(f'{k} = {v}' for k, v in prior.items())
         out[text] = varied(named, with_prior(**prior))
-    for whole in (.3, .7, 1.2):
+    for whole in (.3, .7):
         for point in (.7, 1.4, 2.):
             key = f'no places, whole = {whole:g}, point = {point:g}'
             out[key] = varied(named, whole=whole, point=point, places=0.)
