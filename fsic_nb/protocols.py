@@ -155,8 +155,9 @@ METHOD_NAMES = {
     'labelprop': 'label propagation', 'localknn': 'kNN on local features',
     'relation': 'ML-RelationNet', 'laso': 'LaSO', 'logistic': 'logistic regression',
     'ridge': 'ridge probe', 'svm': 'linear SVM', 'ridge-space': 'ridge probe, our space',
-    'ridge-name': 'ridge around the name', 'named': 'name at places + examples',
-    'named-whole': 'the same, selection off', 'name-places': 'name at places, alone', 'wagp': 'WAGP', 'paper': 'paper, as scheduled',
+    'ridge-name': 'ridge around the name', 'name-places': 'name at places, alone',
+    'named-whole': 'named, selection off', 'named': 'named (places + examples)',
+    'wagp': 'WAGP', 'paper': 'paper, as scheduled',
     'paper-best': 'paper, best faithful', 'paper-mean': 'plain mean, its space',
     'refined-whole': 'refined, selection off', 'refined': 'refined prototypes',
     'oracle': 'mask oracle', 'ceiling': 'whole-image ceiling'}
