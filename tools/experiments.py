@@ -576,7 +576,7 @@ def main():
     made = dict(results=results, probes=lambda exp, n: probe_rows(exp, n, prepare('coco', a.coco, **network) if a.coco else None), parts=parts, labels=labels, places=places, row=row, collapse=collapse).get(a.what)
     rows = dict(ablation=ablation, tuning=tuning)[a.what](exp, n, a.steps) if made is None else made(exp, n)
     name = f'{a.what}_{a.data}' if a.what in ('results', 'tuning', 'ablation', 'row') else a.what
-    if a.backbone: name += f'_{a.backbone}'                  # another network than the data set has
+    if a.what=='results' and a.backbone: name += f'_{a.backbone}'  # beside those of the data set's own network
     write_json(results_folder/f'{name}.json', rows)
     say(f'data/results/{name}.json written')
 

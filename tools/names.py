@@ -4,33 +4,36 @@
     python tools/names.py pseudo     the same numbers, chosen on pseudo-labels of unlabelled photos
     python tools/names.py words      the class prior instead of GloVe, in other methods
     python tools/names.py networks   networks and sizes: mAP, images/s, bytes an image
+    python tools/names.py figure     figures/names.png, of photographs that scikit-image carries
 
-All need `--root` (VOC) and `--coco` (COCO photographs), which are not part of the repository.
+All but the last need `--root` (VOC) and `--coco` (COCO photographs), which are not part of the repository.
 `settings` and `pseudo` use labels that no table tests: eight base labels of VOC (strict filter),
 and those of COCO that VOC trains or validates with (masked). `words` and `networks` also look at
 test labels, once, with these settings.
 """
 import argparse, copy, os, tempfile
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault('FSIC_PROGRESS', '0')
+import matplotlib.pyplot as plt
+import skimage
 import torch
 import torch.nn.functional as F
-from fsic_nb.backbones import load_backbone
-from fsic_nb.core import FsicError, keep_freed_memory, read_json, rng, say, write_json
+from fsic_nb.backbones import classifier, load_backbone
+from fsic_nb.core import keep_freed_memory, rng, say, write_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate
 from fsic_nb.experiment import coco_episodes, draw_test, prepare
 from fsic_nb.features import extract
 from fsic_nb.metrics import interval, paired_interval
-from fsic_nb.named import NameDials, Named, WHOLE, fit_named, fit_space, name_points
+from fsic_nb.named import Named, evidence, fit_named, fit_space, name_points
 from fsic_nb.names import class_cosines, class_prior, class_texts
 from fsic_nb.probes import ridge_around_name
-from fsic_nb.recipes import build_methods, fit
+from fsic_nb.recipes import build_methods
 from fsic_nb.refine import cosines, log_mean_exp
+from fsic_nb.show import save_figure, show_image, show_places, style
 from fsic_nb.support import Support, mean_prototypes
 from fsic_nb.words import load_words
 
@@ -296,7 +299,34 @@ def networks(a):
     return rows
 
 
-PARTS = dict(settings=settings, pseudo=pseudo, words=words, networks=networks)
+# --- a figure ------------------------------------------------------------------------------------
+
+PHOTOS = {'chelsea.png': 'cat', 'coffee.png': 'coffee', 'motorcycle_left.png': 'motorbike'}
+OTHERS = ['rocket.jpg', 'astronaut.png', 'horse.png', 'clock_motion.png', 'camera.png', 'page.png',
+          'moon.png']
+
+@torch.inference_mode()
+def figure(a):
+    "Draw where three names are seen in three photographs, without any example."
+    folder = Path(skimage.__file__).parent/'data'
+    backbone = load_backbone('lite2', size=336, device='cpu')
+    files = [folder/name for name in (*PHOTOS, *OTHERS)]
+    f = torch.cat([backbone(backbone.transform(file)[None]) for file in files])
+    weight, bias = classifier('lite2')
+    p = ((f@weight.T+bias)/2.5).softmax(-1)
+    cos = class_cosines(class_texts(1000), list(PHOTOS.values()), load_words('minilm'))
+    e = evidence(p[:3], class_prior(torch.as_tensor(cos)).expand(3, -1, -1), p.mean((0, 1)))
+    style()
+    fig, axes = plt.subplots(3, 4, figsize=(7.4, 5.6), dpi=88)
+    for row, file, image in zip(axes, files, e):
+        show_image(file, row[0])
+        for ax, name, values in zip(row[1:], PHOTOS.values(), image):
+            show_places(file, values.clamp_min(0), backbone.grid, ax, title=name)
+    fig.tight_layout()
+    save_figure(fig, results_folder.parents[1]/'figures'/'names.png', 150, dpi=176)
+
+
+PARTS = dict(settings=settings, pseudo=pseudo, words=words, networks=networks, figure=figure)
 
 
 def main():
@@ -304,14 +334,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='+', choices=PARTS)
-    parser.add_argument('--root', required=True, help='folder of VOC')
+    parser.add_argument('--root', help='folder of VOC')
     parser.add_argument('--coco', help='folder of COCO photographs')
     parser.add_argument('--episodes', type=int, help='default: 60, on test labels 200')
     a = parser.parse_args()
+    if not a.root and a.parts!=['figure']: parser.error('--root, the folder of VOC, is missing')
     keep_freed_memory()
     for part in a.parts:
         n = a.episodes or (200 if part in ('words', 'networks') else 60)
         rows = PARTS[part](argparse.Namespace(root=a.root, coco=a.coco, episodes=n))
+        if rows is None: continue
         write_json(results_folder/f'named_{part}.json', dict(episodes=n, seed=0, rows=rows))
         say(f'named_{part}.json written')
 
