@@ -177,7 +177,7 @@ class Bed:
     @cached_property
     def cache(self):
         "What is computed of an image alone is kept."
-        return Cache(self.exp, memory=2*2**30)
+        return Cache(self.exp, memory=3*2**30)
 
     @cached_property
     def share(self):

@@ -3,7 +3,8 @@
     python tools/names.py settings   the numbers of 16_named, one at a time, and what did not help
     python tools/names.py pseudo     the same numbers, chosen on pseudo-labels of unlabelled photos
     python tools/names.py words      the class prior instead of GloVe, in other methods
-    python tools/names.py networks   networks and sizes: mAP, images/s, bytes an image
+    python tools/names.py networks   networks and sizes: mAP
+    python tools/names.py speed      images/s and bytes an image of the same, on a quiet machine
     python tools/names.py figure     figures/names.png, of photographs that scikit-image carries
 
 All but the last need `--root` (VOC) and `--coco` (COCO photographs), which are not part of the repository.
@@ -212,8 +213,8 @@ def pseudo(a):
     methods['no name at all'] = varied(named, whole=0., point=0., places=0.)
     names = list(methods)
     found = {}
-    for i in range(0, len(names), 12):
-        some = {m: methods[m] for m in {names[0]: 0, **dict.fromkeys(names[i:i+12])}}
+    for i in range(0, len(names), 3):          # every episode has labels of its own: much to remember
+        some = {m: methods[m] for m in {names[0]: 0, **dict.fromkeys(names[i:i+3])}}
         found.update(scored(some, made, episodes, a.episodes))
     return [dict(what=m, labels=len(classes), pseudo=row(v, None if m=='as chosen'
                  else found['as chosen'])) for m, v in found.items()]
@@ -278,6 +279,17 @@ def measured_speed(images, backbone, n=240):
         return round(store.rate, 1), round(store.locals.nbytes/len(store))
 
 
+def speed(a):
+    "Time the extraction with every network and size."
+    images = prepare('coco', a.coco).images
+    rows = []
+    for name, size in NETWORKS:
+        rate, size_bytes = measured_speed(images, load_backbone(name, size=size))
+        rows.append(dict(backbone=name, size=size, images_s=rate, bytes=size_bytes))
+        say(rows[-1])
+    return rows
+
+
 def networks(a):
     "Score a network and a size on validation and test labels."
     rows = []
@@ -285,9 +297,6 @@ def networks(a):
         found = dict(backbone=name, size=size)
         for data, root in (('coco', a.coco), ('voc', a.root)):
             exp = prepare(data, root, backbone=name, size=size)
-            if data=='coco':
-                backbone = load_backbone(name, size=size)
-                found['images_s'], found['bytes'] = measured_speed(exp.images, backbone)
             keys = ['simpleshot', 'ridge-space', 'ridge-name', 'named-whole', 'named']
             methods = build_methods(keys, exp, say=say)
             for part, drawn, n in (('val', validation, 60), ('test', tests, a.episodes)):
@@ -326,7 +335,8 @@ def figure(a):
     save_figure(fig, results_folder.parents[1]/'figures'/'names.png', 150, dpi=176)
 
 
-PARTS = dict(settings=settings, pseudo=pseudo, words=words, networks=networks, figure=figure)
+PARTS = dict(settings=settings, pseudo=pseudo, words=words, networks=networks,
+             speed=speed, figure=figure)
 
 
 def main():
