@@ -63,8 +63,10 @@ def test_the_method_is_its_plain_version(seed, dials):
 
 
 @torch.no_grad()
-def test_a_batch_is_its_episodes():
+@pytest.mark.parametrize('second', [[0, 1, 2, 3], [4, 2, 8, 1]], ids=['same labels', 'other labels'])
+def test_a_batch_is_its_episodes(second):
     model, both = make(), episode(3, lead=(2,))
+    both.labels = np.array([[0, 1, 2, 3], second])
     query = Features(torch.randn(2, 5, L, C))
     s = model(both)(query)
     for e in range(2):
