@@ -237,7 +237,7 @@ def mean_in(encoder, points=None, weight=1.):
 def with_points(model, points, weight=1.):
     "A refined model whose word is the name's point instead of a regression from GloVe."
     other = copy.copy(model)
-    other.word = torch.nn.Identity()
+    other._modules = {**model._modules, 'word': torch.nn.Identity()}
     other.encode_images = model.encode_images
     def method(support):
         g = weight*points[torch.as_tensor(support.labels)]
@@ -273,11 +273,15 @@ def words(a):
 NETWORKS = [('lite0', 224), ('lite1', 240), ('lite2', 260), ('lite0', 336), ('lite2', 336),
             ('lite2', 448)]
 
-def measured_speed(images, backbone, n=240):
-    "Images a second of an extraction into an empty folder, and bytes an image."
-    with tempfile.TemporaryDirectory() as folder:
-        store = extract(images.paths[:n], backbone, root=folder)
-        return round(store.rate, 1), round(store.locals.nbytes/len(store))
+def measured_speed(images, backbone, n=240, runs=3):
+    "Images a second of the fastest extraction into an empty folder, and bytes an image."
+    rates = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            store = extract(images.paths[:n], backbone, root=folder)
+            rates.append(store.rate)
+            size = store.locals.nbytes/len(store)
+    return round(max(rates), 1), round(size)
 
 
 def speed(a):
