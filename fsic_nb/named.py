@@ -6,7 +6,7 @@
 __all__ = ['WHOLE', 'fit_space', 'name_points', 'number_labels', 'evidence', 'class_rates', 'NameDials', 'Named', 'Correction',
            'learn_correction', 'name_only', 'fit_named', 'blur']
 
-# %% ../nbs/16_named.ipynb #553b8202
+# %% ../nbs/16_named.ipynb #f844561b
 from collections.abc import Callable
 from dataclasses import dataclass
 import torch
@@ -21,7 +21,7 @@ from .refine import log_mean_exp, solve_spd
 from .refined import Encoder
 from .support import Features, Support, needs_no_example
 
-# %% ../nbs/16_named.ipynb #f752a0c0
+# %% ../nbs/16_named.ipynb #e8ef8090
 def fit_space(
     exp, # an `Experiment`
     dim:int=512, # of the projection
@@ -34,7 +34,7 @@ def fit_space(
     encoder = Encoder(exp.features.channels, dim, len(exp.head[1]))
     return encoder.start(exp.features, exp.basis, exp.head).eval()
 
-# %% ../nbs/16_named.ipynb #ead6ebe5
+# %% ../nbs/16_named.ipynb #dda24919
 def name_points(
     encoder:Encoder, # with a vocabulary
     q:Float[Tensor, "*b N n"], # prior over its classes, see `class_prior`
@@ -53,7 +53,7 @@ def number_labels(
                         'make it with `load_episodes`.')
     return torch.as_tensor(support.labels)
 
-# %% ../nbs/16_named.ipynb #7ec070dc
+# %% ../nbs/16_named.ipynb #f19c8f8a
 def evidence(
     p:Float[Tensor, "*b M n"],     # probabilities of the classes, at M places or in M images
     q:Float[Tensor, "*b N n"],     # prior over the classes
@@ -74,7 +74,7 @@ def class_rates(
             for f in read_chunks(store, ids)]
     return sum(sums)/len(ids)
 
-# %% ../nbs/16_named.ipynb #d4e25175
+# %% ../nbs/16_named.ipynb #7a174bdc
 @dataclass(frozen=True)
 class NameDials:
     "Say how far each reading of a name counts, and how far the examples do."
@@ -87,7 +87,7 @@ class NameDials:
 
 WHOLE = NameDials(whole=.7, point=1.4, places=0.)
 
-# %% ../nbs/16_named.ipynb #e1f1e604
+# %% ../nbs/16_named.ipynb #d5e199d5
 class Named:
     "Read a label's name at every place, and correct it by examples. A method: support -> scorer."
     zero_shot = True
@@ -114,7 +114,7 @@ class Named:
         whole = (vocabulary(middle)+vocabulary.mean).square()
         return F.normalize(v, dim=-1), whole, (x+vocabulary.mean).square().half()
 
-# %% ../nbs/16_named.ipynb #9548e6aa
+# %% ../nbs/16_named.ipynb #73438166
 @patch
 def prior(self:Named,
     labels:Int[Tensor, "*b N"], # numbers of the labels
@@ -149,7 +149,7 @@ def best_places(self:Named,
     pairs = zip(p.flatten(0, -4), q.flatten(0, -3))
     return torch.stack([one(*pair) for pair in pairs]).unflatten(0, lead)
 
-# %% ../nbs/16_named.ipynb #3469eece
+# %% ../nbs/16_named.ipynb #6e3f3c3d
 @patch
 def read_name(self:Named,
     x:Features, # of images
@@ -167,7 +167,7 @@ def read_name(self:Named,
         self.readers = {key: read}                 # a cache remembers by function
     return x.map(self.readers[key])
 
-# %% ../nbs/16_named.ipynb #6151d33f
+# %% ../nbs/16_named.ipynb #5f688d23
 @dataclass(frozen=True)
 class Correction:
     "Hold what the examples change: scores are trust*s + <v, P> + b."
@@ -204,7 +204,7 @@ def learn_correction(
     r, s, v = (m[..., 0, :] for m in middle)
     return Correction(P, 1+change, r-change*s-(P@v[..., None])[..., 0])
 
-# %% ../nbs/16_named.ipynb #a269fb5c
+# %% ../nbs/16_named.ipynb #96f6b93b
 @patch
 def correct(self:Named,
     support:Support,
@@ -242,7 +242,7 @@ def fit_named(
     rates = class_rates(encoder, exp.features, exp.basis)
     return Named(encoder, rates, exp.name_cosines(), dials)
 
-# %% ../nbs/16_named.ipynb #a7cc5270
+# %% ../nbs/16_named.ipynb #c6678a8b
 @patch
 def share_places(self:Named,
     support:Support,
