@@ -19,6 +19,8 @@ TREES = [('DIR', 'voc'), ('OTHER', 'voc'), ('data/VOCdevkit', 'voc'), ('data/coc
 
 # What makes a command short: (where it stands, what is replaced, by what).
 SHORTER = [
+    # the small network: the default for photographs has tests of its own
+    ('--data voc', r'^(fsic_(?:demo|train|evaluate)\b(?!.*--(?:backbone|config)).*?--data voc)', r'\1 --backbone lite0'),
     ('fsic_', r'--episodes \d+', '--episodes 2'),
     ('fsic_', r'--config data/', f'--config {root}/data/'),   # a path in a clone
     ('finetune', r'--backbone resnet\d+', '--backbone resnet18 --weights none --size 64 --steps 1'),
