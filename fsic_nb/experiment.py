@@ -72,12 +72,6 @@ class Experiment:
 def __repr__(self:Experiment):
     return f'Experiment({self.name!r}, {len(self.images):,} images, split {self.split.name})'
 
-@patch(as_prop=True)
-def network(self:Experiment)->str:
-    "Name the network and the pixels of a side of its images, such as lite2@336."
-    meta = self.features.meta
-    return f"{meta['backbone']}@{meta['transform']['size']}"
-
 @patch
 def episodes(self:Experiment,
     part:str,   # 'train', 'val' or 'test'
@@ -99,6 +93,12 @@ def say_centre(
     n = len(exp.unseen)
     what = f'the {n} images without any test label' if n else 'all images'
     say(f'          no training images: the centre is the mean of {what}')
+
+@patch(as_prop=True)
+def network(self:Experiment)->str:
+    "Name the network and the pixels of a side of its images, such as lite2@336."
+    meta = self.features.meta
+    return f"{meta['backbone']}@{meta['transform']['size']}"
 
 # %% ../nbs/07_experiment.ipynb #49076e2b
 DATA = dict(scenes='', voc='the folder that holds VOC2007 and/or VOC2012',

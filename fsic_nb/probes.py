@@ -20,7 +20,7 @@ from .named import name_points, number_labels
 from .names import class_prior
 from .refine import solve_spd
 from .refined import Encoder, Refined
-from .support import Features, Support, needs_no_example
+from .support import Features, needs_no_example
 
 # %% ../nbs/22b_probes.ipynb #f086283d
 def learnable(
