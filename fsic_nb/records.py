@@ -138,8 +138,9 @@ def __call__(self:Finder,
     part:str='', # the part it belongs to, as it is written
 )->str|None: # the path of the file
     "Return the file that is meant by a name, or None."
+    raw = name
     name, base = split_name(name)
-    tries = [name] if not _LEADS_OUT.search(name) else []
+    tries = [n for n in dict.fromkeys((raw, name)) if not _LEADS_OUT.search(n.replace('\\', '_'))]
     if base!=name and os.path.splitext(base)[1].lower() in SUFFIXES: tries.append(base)
     for n in tries:
         sub, _, last = n.rpartition('/')
@@ -211,8 +212,7 @@ def find_files(
     found = [find(r.image, r.here, r.part) for r in records]
     _check_names(records, found)
     if files=='unchecked':
-        return [p or os.path.join(r.here or find.root, split_name(r.image)[1])
-                for p, r in zip(found, records)]
+        return [p or _guess(find, r) for p, r in zip(found, records)]
     def size(p): return find.folder(os.path.dirname(p)).files[os.path.basename(p)]
     bad = [k for k, p in enumerate(found) if p is None or not size(p)]
     if len(bad)==len(records) or bad and files=='all':
@@ -222,6 +222,12 @@ def find_files(
         raise FsicError(f'{r.where}: {r.image} is {what}, as {len(bad)} of {len(records)} listed '
                         f'images are; put them {_looked_in(find)}{how}.')
     return [None if p is None or not size(p) else p for p in found]
+
+def _guess(find:Finder, r:Record)->str:
+    "Say where a file that is not there should be."
+    name, base = split_name(r.image)
+    folder = find.root if find.places==PLACES else find.pictures
+    return os.path.join(folder, base if _LEADS_OUT.search(name) else name)
 
 def _check_names(records:list, found:list):
     "Raise if a name is no file's, or two names with different folders lead to one file."
