@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COCO_NAMES', 'COCO_IDS', 'JSON_PLACES', 'holds_annotations', 'part_word', 'one_set', 'find_jsons', 'named_jsons',
-           'lean', 'id_of', 'category_names', 'image_name', 'coco_images', 'add_labels', 'is_coco', 'coco_dialect',
-           'list_coco', 'list_createml', 'list_fiftyone', 'list_json', 'image_folder', 'join_listings',
+           'all_jsons', 'lean', 'id_of', 'category_names', 'image_name', 'coco_images', 'add_labels', 'is_coco',
+           'coco_dialect', 'list_coco', 'list_createml', 'list_fiftyone', 'list_json', 'image_folder', 'join_listings',
            'without_upload_prefix', 'read_coco', 'find_xmls', 'list_parts', 'image_of', 'xml_record', 'list_xml',
            'read_voc_own', 'is_official_voc', 'read_any_voc']
 
@@ -74,7 +74,8 @@ def part_word(
     folder, _, stem = rel.removesuffix('.json').replace('\\', '/').rpartition('/')
     words = [*re.split(r'[_\-. ]+', stem), *reversed(folder.split('/'))]
     word = next((w for w in words if part_of(w) is not None), '')
-    return word, re.sub(rf'(?<![a-zA-Z]){re.escape(word)}(?![a-zA-Z\d])', '*', rel)
+    rest = re.sub(rf'(?<![a-zA-Z]){re.escape(word)}(?![a-zA-Z\d])', '*', rel) if word else rel
+    return word, rest
 
 def one_set(
     paths:list, # JSON files at one place
@@ -106,17 +107,24 @@ def named_jsons(
     annotations, # a name or a list of them; a text may hold several, separated by commas
 )->list: # of files
     "Find the files that a user names, in the data set's folder or as they are given."
-    asked = [annotations] if isinstance(annotations, (str, Path)) else list(annotations)
-    if len(asked)==1 and not Path(asked[0]).is_file(): asked = str(asked[0]).split(',')
-    out = []
-    for a in (str(a).strip() for a in asked):
+    def file(a):
         tries = root/'annotations'/a, root/'Annotations'/a, root/a, Path(a).expanduser()
-        out += [p for p in tries if p.is_file()][:1]
-        if not out or not any(p==out[-1] for p in tries):
-            known = sorted(str(p.relative_to(root)) for k in JSON_PLACES for p in _at_place(root, k))
-            hint = nearest(a, list(dict.fromkeys(known))) if known else 'give its path'
-            raise FsicError(f'{root}: no such file is in it, and none here, as {a}; {hint}.')
-    return out
+        return next((p for p in tries if p.is_file()), None)
+    asked = [annotations] if isinstance(annotations, (str, Path)) else list(annotations)
+    if len(asked)==1 and not file(asked[0]):
+        asked = [a.strip() for a in str(asked[0]).split(',') if a.strip()]
+    for a in asked:
+        if not file(a):
+            known = [os.path.relpath(p, root) for p in all_jsons(root)]
+            hint = nearest(a, known) if known else 'give the path of a JSON file'
+            raise FsicError(f'{root}: neither this folder nor the one you are in has {a}; {hint}.')
+    return [file(a) for a in asked]
+
+def all_jsons(
+    root:Path, # the data set's folder
+)->list: # of files, each once
+    "List the annotations of a data set at all of `JSON_PLACES`."
+    return list(dict.fromkeys(p for place in JSON_PLACES for p in _at_place(root, place)))
 
 # %% ../nbs/01c_annotations.ipynb #cd5d6ed4
 _OF_AN_OBJECT = ('image_id', 'category_id', 'category_name', 'iscrowd', 'bbox')
@@ -186,7 +194,7 @@ def coco_images(
     out = {}
     for i, r in enumerate(d['images']):
         where = f'{path}, images[{i}]'
-        if not isinstance(r, dict): raise FsicError(f'{where}: found {r!r}; write {{"id", ...}}.')
+        if not isinstance(r, dict): r = {}
         key = id_of(r.get('id'), where)
         no = [names[str(k)] for k in r.get('neg_category_ids') or () if str(k) in names]
         record = Record(image_name(r, where), [], f'{path}, image {key}', no if lvis else None,
@@ -220,8 +228,7 @@ def add_labels(
     "Give every image the labels of its objects."
     crowds = 0
     for i, a in enumerate(annotations):
-        if not isinstance(a, dict): raise FsicError(f'{path}, annotations[{i}]: found {a!r}; '
-                                                    'write {"image_id", "category_id"}.')
+        if not isinstance(a, dict): a = {}
         image = a.get('image_id')
         of = a.get('category_id', a.get('category_name'))
         record = records.get(str(image))
@@ -444,6 +451,9 @@ def read_coco(
     jsons = find_jsons(root) if annotations is None else named_jsons(root, annotations)
     name = os.path.basename(os.path.abspath(root))
     listing = join_listings([list_json(p, root) for p in jsons], name)
+    if annotations is None and (others := set(all_jsons(root))-set(jsons)):
+        some = ', '.join(sorted(os.path.relpath(p, root) for p in others)[:3])
+        listing.notes.append(f'not read: {len(others):,} other files with annotations ({some})')
     if n := without_upload_prefix(listing.records, Finder(root, pictures)):
         listing.notes.append(f'{n:,} names found without the prefix of Label Studio')
     images = to_images(listing, root, files, pictures, negatives)
@@ -607,8 +617,9 @@ def is_official_voc(
 )->bool:
     "Return whether a tree has the class lists of the official PASCAL VOC."
     tops = [root/a/b for a in ('', 'VOCdevkit') for b in ('', 'VOC2007', 'VOC2012')]
-    lists = {p.name.rpartition('_')[0] for t in tops for p in (t/'ImageSets'/'Main').glob('*_*.txt')}
-    return len(lists & set(VOC_NAMES))>len(VOC_NAMES)/2    # one may be lost: `read_voc` says which
+    lists = [p for t in tops for p in (t/'ImageSets'/'Main').glob('*_*.txt')]
+    names = {p.name.rpartition('_')[0] for p in lists}
+    return len(names & set(VOC_NAMES))>len(VOC_NAMES)/2    # one may be lost: `read_voc` says which
 
 def read_any_voc(
     root:str|Path, # the data set's folder

@@ -282,7 +282,9 @@ def _tables(name:str, joined:dict, names:list, info:dict)->ImageSet:
     partly = any(r.no is not None or r.unknown for r in records)
     unknown = np.zeros_like(labels) if partly else None
     for i, r in enumerate(records if partly else ()):
-        if r.no is not None: unknown[i, [k for n, k in col.items() if n not in r.no]] = True
+        if r.no is not None:
+            unknown[i] = True
+            unknown[i, [col[n] for n in r.no if n in col]] = False
         unknown[i, [col[n] for n in r.unknown if n in col]] = True
     if partly: unknown &= ~labels
     means = {r.part: part_of(r.part) for r in records}
