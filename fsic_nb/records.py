@@ -43,7 +43,8 @@ def part_of(
 
 # %% ../nbs/01b_records.ipynb #8a4365a9
 PLACES = ('{here}', '{root}', '{root}/images', '{root}/images/{part}', '{root}/{part}',
-          '{root}/{part}/images', '{here}/images', '{root}/data', '{root}/JPEGImages')
+          '{root}/{part}/images', '{here}/images', '{root}/data', '{root}/JPEGImages',
+          '{here}/data', '{here}/JPEGImages')
 
 _LEADS_OUT = re.compile(r'^$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0]')
 
@@ -287,10 +288,13 @@ def _tables(name:str, joined:dict, names:list, info:dict)->ImageSet:
     partly = any(r.no is not None or r.unknown for r in records)
     unknown = np.zeros_like(labels) if partly else None
     for i, r in enumerate(records if partly else ()):
-        if r.no is not None: unknown[i, [k for n, k in col.items() if n not in r.no]] = True
+        if r.no is not None:
+            unknown[i] = True
+            unknown[i, [col[n] for n in r.no if n in col]] = False
         unknown[i, [col[n] for n in r.unknown if n in col]] = True
     if partly: unknown &= ~labels
-    parts = [part_of(r.part) or r.part for r in records]
+    means = {r.part: part_of(r.part) for r in records}
+    parts = [r.part if means[r.part] is None else means[r.part] for r in records]
     boxes = [[(col[n], *box) for n, *box in r.boxes if n in col] for r in records]
     return ImageSet(list(joined), names, labels, name, info, unknown,
                     parts if any(parts) else None, boxes if any(boxes) else None)
