@@ -65,13 +65,15 @@ class Folder:
         path:str|Path, # the folder; one that does not exist is empty
     ):
         self.files = {}   # name -> bytes
-        self.folders = {} # plain name -> name
+        self.folders = {} # name and plain name -> name
         try:
             with os.scandir(path) as it: entries = list(it)
         except (FileNotFoundError, NotADirectoryError): entries = []
         for e in entries:
             if e.is_file(): self.files[e.name] = e.stat().st_size
-            elif e.is_dir(): self.folders.setdefault(plain_name(e.name), e.name)
+            elif e.is_dir():
+                self.folders.setdefault(plain_name(e.name), e.name)
+                self.folders[e.name] = e.name        # as it is spelt, if two are alike
         self.alike = {}   # plain name, with or without ending -> names
         for n in self.files:
             stem, suffix = os.path.splitext(plain_name(n))
@@ -114,7 +116,8 @@ class Finder:
         key = path, below
         if key not in self.known:
             for n in filter(None, below.split('/')):
-                own = path and self.folder(path).folders.get(plain_name(n))
+                has = self.folder(path).folders if path else {}
+                own = has.get(n) or has.get(plain_name(n))
                 path = own and f'{path}/{own}'
             self.known[key] = path
         return self.known[key]
