@@ -142,8 +142,10 @@ def __call__(self:Finder,
 )->str|None: # the path of the file
     "Return the file that is meant by a name, or None."
     name, base = split_name(name)
-    tries = [name] if not _LEADS_OUT.search(name) else []
-    if base!=name and os.path.splitext(base)[1].lower() in SUFFIXES: tries.append(base)
+    tries = [name]
+    if os.path.splitext(base)[1].lower() in SUFFIXES:
+        tries += [name[k+1:] for k, c in enumerate(name) if c=='/'] # without a folder, two, ...
+    tries = [n for n in tries if not _LEADS_OUT.search(n)]
     for n in tries:
         sub, _, last = n.rpartition('/')
         for place in self.places:
