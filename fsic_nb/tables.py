@@ -133,7 +133,8 @@ def _has_heading(rows:list, image:int, endings:bool, find)->bool:
     if any(map(_names_image, first)): return True
     def there(r): return find(_column([r], image)[0], r.here)
     again = {c for r in rows[1:] for c in r.cells}
-    return len(rows)>1 and not set(first) & again and not there(rows[0]) and there(rows[1])
+    if len(rows)==1 or set(first) & again or there(rows[0]): return False
+    return there(rows[1]) is not None
 
 # %% ../nbs/01d_tables.ipynb #1d000031
 YES = {'1', '1.0', 'true', 'yes', 'y', 't', 'x'}
@@ -306,7 +307,7 @@ def _marked(cell:str, where:str)->list|None: # None: nothing marks where a label
     return cell.split(mark) if mark else None
 
 # %% ../nbs/01d_tables.ipynb #1d000044
-_MARKS = {',': 'commas', ' ': 'blanks', '/': 'slashes', '+': 'plus signs', '&': '&'}
+_MARKS = {',': 'commas', '&': '&', '/': 'slashes', '+': 'plus signs', ' ': 'blanks'}
 
 def split_cells(
     cells:dict, # cell -> the row that has it first
@@ -569,7 +570,7 @@ def place_folders(
         inner = {d: rest[1:] for d, rest in inner.items()}
     flat = [d for d, rest in inner.items() if not rest]
     if flat:
-        raise FsicError(f'{"/".join([str(root), *flat[0]])}: {counts[flat[0]]} images lie in no '
+        raise FsicError(f'{"/".join([str(root), *flat[0]])}: images ({counts[flat[0]]}) lie in no '
                         "label's folder; move each into a folder called like its label.")
     tops = sorted({rest[0] for rest in inner.values()})
     parts = [t for t in tops if part_of(t) is not None]
