@@ -144,8 +144,10 @@ def __call__(self:Finder,
     "Return the file that is meant by a name, or None."
     raw = name
     name, base = split_name(name)
-    tries = [n for n in dict.fromkeys((raw, name)) if not _LEADS_OUT.search(n.replace('\\', '_'))]
-    if base!=name and os.path.splitext(base)[1].lower() in SUFFIXES: tries.append(base)
+    tries = [raw, name]
+    if os.path.splitext(base)[1].lower() in SUFFIXES:
+        tries += [name[k+1:] for k, c in enumerate(name) if c=='/'] # without a folder, two, ...
+    tries = [n for n in dict.fromkeys(tries) if not _LEADS_OUT.search(n.replace('\\', '_'))]
     for n in tries:
         sub, _, last = n.rpartition('/')
         for place in self.places:

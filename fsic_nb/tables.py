@@ -133,7 +133,8 @@ def _has_heading(rows:list, image:int, endings:bool, find)->bool:
     if any(map(_names_image, first)): return True
     def there(r): return find(_column([r], image)[0], r.here)
     again = {c for r in rows[1:] for c in r.cells}
-    return len(rows)>1 and not set(first) & again and not there(rows[0]) and there(rows[1])
+    if len(rows)==1 or set(first) & again or there(rows[0]): return False
+    return there(rows[1]) is not None
 
 # %% ../nbs/01d_tables.ipynb #1d000031
 YES = {'1', '1.0', 'true', 'yes', 'y', 't', 'x'}
@@ -182,8 +183,8 @@ def _by_place(kinds:dict, rows:list, columns:Columns):
     text = [j for j in rest if kinds[j]=='text']
     plain = {c.lower() for j in rest for c in _column(rows, j)}<={'0', '1', 'false', 'true'}
     if len(rest)>1 and plain:
-        raise FsicError(f'{rows[0].where}: columns of {rows[0].cells[rest[0]]} may be a column '
-                        'for each label, or numbers of labels; name the columns in a first row, '
+        raise FsicError(f'{rows[0].where}: cells of {rows[0].cells[rest[0]]} may be a column '
+                        'for each label, or be labels themselves; name the columns in a first row, '
                         'such as image,cat,dog.')
     numbers = [j for j in rest if j not in text]
     columns.labels = rest
@@ -206,6 +207,7 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     named = [j for j in of('flag', 'number', 'text', 'empty') if _LABEL.fullmatch(_key(heads[j]))]
     text = [j for j in named if kinds[j]=='text']
     flags = [j for j in of('flag') if heads[j]]
+    if flags: named = [j for j in named if kinds[j]!='empty']
     if len(flags)>1 and set(named)<=set(flags): named = []       # label_0, label_1
     flags = [j for j in flags if j not in named]
     rest = [j for j in of('number', 'text') if heads[j]]
@@ -230,8 +232,8 @@ def _unclear(rest:list, kinds:dict, heads:list, rows:list)->FsicError:
                      f'({some}); call it labels in the first row.')
 
 # %% ../nbs/01d_tables.ipynb #1d000036
-_ABOUT = re.compile('.*(id|index|age|width|height|depth|size|area|year|count|fold|confidence|'
-                    'score|time|date|number|nr|lat|lon|seed)')
+_ABOUT = set('id index age width height depth size area year count fold confidence score time '
+             'date number nr lat lon seed'.split())
 
 def _no_label(j:int, heads:list, rows:list)->FsicError:
     "Say that a column holds numbers that are no labels."
@@ -245,7 +247,8 @@ def _check_numbers(columns:Columns, kinds:dict, heads:list, rows:list):
     for j, kind in kinds.items():
         if kind!='number': continue
         broken = any(re.search(r'[.,%]', c.removesuffix('.0')) for c in _column(rows, j))
-        among = columns.flags and not _ABOUT.fullmatch(_key(heads[j])) and heads[j]
+        words = re.split(r'[\W_]+', heads[j].lower())
+        among = columns.flags and heads[j] and words[-1] not in _ABOUT
         if among or broken and j in columns.labels: raise _no_label(j, heads, rows)
 
 def _flags_win(named:list, flags:list, heads:list, rows:list)->bool:
@@ -304,34 +307,37 @@ def _marked(cell:str, where:str)->list|None: # None: nothing marks where a label
     return cell.split(mark) if mark else None
 
 # %% ../nbs/01d_tables.ipynb #1d000044
+_MARKS = {',': 'commas', '&': '&', '/': 'slashes', '+': 'plus signs', ' ': 'blanks'}
+
 def split_cells(
     cells:dict, # cell -> the row that has it first
     own:bool=False, # the table separates labels by rows or columns, so that a cell may hold just one
 )->tuple: # cell -> labels; a line about it, or ''
     "Split cells of labels; what may be one label or several is an error that shows both readings."
-    done = {c: _marked(c, where) for c, where in cells.items()}
+    done = {c: _marked(c, where) for c, where in cells.items() if c}
     plain = [c for c, names in done.items() if names is None]
     sure = {n.strip() for names in done.values() for n in names or ()}
-    several = own or any(names is not None for c, names in done.items() if c)
+    own = own or bool(sure)
     note = ''
-    for mark, word in ((',', 'commas'), (None, 'blanks')):
+    for mark, word in _MARKS.items():
         split = {c: [p.strip() for p in c.split(mark) if p.strip()] for c in plain}
         many = [c for c in plain if len(split[c])>1 and c not in sure]
         pieces = {p for c in many for p in split[c]}
         known = {*plain, *sure}-{*many}
-        one = not pieces & known if mark else len({*known, *pieces})>len({*known, *many})
-        if not many or several and (not mark or one): continue
-        if not mark and one:
-            note = f'cells: names have blanks, such as {many[0]!r}'
-            continue
-        fewer = len({*known, *pieces}), len({*known, *many})
+        fewer = len(known | pieces), len({*known, *many})
         lengths = {len(split[c]) for c in plain}
-        clear = fewer[0]<fewer[1] if mark else 2*fewer[0]<=fewer[1] and len(lengths)>2
-        if not clear: raise _two_readings(many[0], split[many[0]], cells[many[0]], word, fewer)
-        note = f'cells: {word} separate labels, {fewer[0]} in all ({fewer[1]} different cells)'
-        done.update((c, split[c]) for c in many)
-        break
-    return {c: _clean([c] if names is None else names) for c, names in done.items()}, note
+        clear = mark==',' or 2*fewer[0]<=fewer[1] and len(lengths)>2
+        name = fewer[0]>fewer[1] and not (mark==',' and pieces & known)
+        if not many or name and (own or mark!=','):
+            if many and not note: note = f'cells: names have {word}, such as {many[0]!r}'
+        elif fewer[0]<fewer[1] and clear and not (own and mark!=','):
+            note = f'cells: {word} separate labels, {fewer[0]} in all ({fewer[1]} different cells)'
+            done.update((c, split[c]) for c in many)
+            break
+        elif not own or mark==',' or clear:
+            raise _two_readings(many[0], split[many[0]], cells[many[0]], word, fewer)
+    done = {'': [], **{c: [c] if names is None else names for c, names in done.items()}}
+    return {c: _clean(names) for c, names in done.items()}, note
 
 # %% ../nbs/01d_tables.ipynb #1d000045
 def _clean(names:list)->list:
@@ -389,9 +395,11 @@ def _label_records(heading:list|None, rows:list, columns:Columns)->tuple: # reco
     cells = {}
     for r in rows:
         for j in columns.labels: cells.setdefault(_column([r], j)[0], r.where)
-    names = Counter(_column([r], columns.image)[0] for r in rows)
-    own = len(columns.labels)>1 or max(names.values())>1
-    split, note = ({c: _clean([c]) for c in cells}, '') if columns.box else split_cells(cells, own)
+    pairs = {(_column([r], columns.image)[0], *(_column([r], j)[0] for j in columns.labels))
+             for r in rows}
+    own = len(columns.labels)>1 or len({p[0] for p in pairs})<len(pairs)
+    split, note = split_cells(cells, own)
+    if columns.box: split = {c: _clean([c]) for c in cells} # a row, so a label
     out = []
     for r in rows:
         yes = [n for j in columns.labels for n in split[_column([r], j)[0]]]
@@ -434,6 +442,13 @@ def _about(sep:str, heading:list|None, columns:Columns, width:int)->list: # of l
     if odd: lines.append(f'column {odd[0]}: read as a label; call it is_{odd[0]} if it is a part')
     return lines + ([f'not read: {call(left)}'] if left else [])
 
+def _leaks(records:list)->list: # of lines
+    "Say how many images lie in several parts."
+    parts = defaultdict(set)
+    for r in records: parts[r.image, r.here].add(part_of(r.part) or r.part)
+    both = Counter(', '.join(sorted(p)) for p in parts.values() if len(p)>1)
+    return [f'images in several parts: {k:,} ({p})' for p, k in both.items()]
+
 # %% ../nbs/01d_tables.ipynb #1d000062
 def _listing(tables:list, name:str, find)->Listing:
     "Make a listing of the rows of all tables, which are (separator, rows)."
@@ -455,7 +470,7 @@ def _listing(tables:list, name:str, find)->Listing:
     if columns.flags: records, note = _flag_records(heading, rows, columns), ''
     else: records, note = _label_records(heading, rows, columns)
     width = max(len(r.cells) for r in rows)
-    notes = [*_about(sep, heading, columns, width), *filter(None, [note])]
+    notes = [*_about(sep, heading, columns, width), *filter(None, [note]), *_leaks(records)]
     labels = [unicodedata.normalize('NFC', heading[j]) for j in columns.flags] or None
     return Listing(_dialect(records, columns), name, records, labels, notes=notes)
 
@@ -468,8 +483,9 @@ def _csv_files(root:Path)->dict: # path -> part
     if named or len(here)==1: return {(named or here)[0]: ''}
     parts = {p: p.stem for p in here}
     if not here:
-        below = sorted(d for d in root.iterdir() if d.is_dir() and part_of(d.name))
-        parts = {p: d.name for d in below for p in sorted(d.glob('*.csv'))}
+        below = sorted(p for p in root.glob('*/*.csv') if p.parent.name[0]!='.')
+        parts = {p: p.parent.name for p in below}
+        if len(below)==1: return {p: part if part_of(part) else '' for p, part in parts.items()}
     if parts and all(map(part_of, parts.values())) and len(set(parts.values()))==len(parts):
         return parts
     if not parts:
@@ -479,11 +495,12 @@ def _csv_files(root:Path)->dict: # path -> part
     raise FsicError(f'{root}: {len(parts)} CSV files are in it ({names}); '
                     f'give one, such as --root {next(iter(parts))}.')
 
-def _set_name(root:Path, path:Path)->str:
+def _set_name(paths:list)->str:
     "Call a data set by its file or, if that is called like any other, by its folder."
     dull = {'labels', 'label', 'classes', '_classes', 'annotations', '_annotations', 'metadata'}
-    if path==root and path.stem.lower() not in dull and not part_of(path.stem): return path.stem
-    folder = (root if path!=root else path.parent).absolute()
+    stem = paths[0].stem
+    if len(paths)==1 and stem.lower() not in dull and not part_of(stem): return stem
+    folder = Path(os.path.abspath(paths[0].parent))
     return folder.parent.name if part_of(folder.name) else folder.name
 
 # %% ../nbs/01d_tables.ipynb #1d000064
@@ -509,7 +526,7 @@ def read_csv(
         if not rows: raise FsicError(f'{path}: no row is in it; add a row for each image.')
         for r in rows: r.part = part
         tables.append((sep, rows))
-    name = _set_name(root, next(iter(paths)))
+    name = _set_name(list(paths))
     listing = _listing(tables, name, Finder(folder, pictures))
     listing.notes = listing.notes if len(paths)==1 else [f'files: {len(paths)}', *listing.notes]
     return to_images(listing, folder, files, pictures, negatives)
@@ -553,7 +570,7 @@ def place_folders(
         inner = {d: rest[1:] for d, rest in inner.items()}
     flat = [d for d, rest in inner.items() if not rest]
     if flat:
-        raise FsicError(f'{"/".join([str(root), *flat[0]])}: {counts[flat[0]]} images lie in no '
+        raise FsicError(f'{"/".join([str(root), *flat[0]])}: images ({counts[flat[0]]}) lie in no '
                         "label's folder; move each into a folder called like its label.")
     tops = sorted({rest[0] for rest in inner.values()})
     parts = [t for t in tops if part_of(t) is not None]
@@ -580,7 +597,7 @@ def _parts_first(inner:dict, counts:dict, tops:list, root)->dict: # folder -> (l
                         f"folder for each label into each part, such as {tops[0]}/cat, or rename "
                         'folders that are labels.')
     if flat:
-        raise FsicError(f'{root}/{"/".join(flat[0])}: {counts[flat[0]]} images lie in no label\'s '
+        raise FsicError(f'{root}/{"/".join(flat[0])}: images ({counts[flat[0]]}) lie in no label\'s '
                         'folder; move each into a folder called like its label.')
     return {d: (rest[1], rest[0]) for d, rest in inner.items()}
 
@@ -612,13 +629,6 @@ def _same_content(paths:list)->dict: # path -> the first one with that content
             key = p if alone else (size, hashlib.sha256(Path(p).read_bytes()).digest())
             same[p] = first.setdefault(key, p)
     return same
-
-def _leaks(records:list)->list: # of lines
-    "Say how many images lie in several parts."
-    parts = defaultdict(set)
-    for r in records: parts[r.image].add(part_of(r.part) or r.part)
-    both = Counter(', '.join(sorted(p)) for p in parts.values() if len(p)>1)
-    return [f'in several parts: {k:,} images ({p})' for p, k in both.items()]
 
 def _endings(files:list)->str:
     "Count files by their endings."
