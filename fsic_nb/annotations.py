@@ -214,7 +214,7 @@ def _one_of(table:dict, value, what:tuple, where:str):
 
 # %% ../nbs/01c_annotations.ipynb #1b671feb
 def _is_box(box)->bool:
-    "Is this x, y, width and height?"
+    "Tell whether this is x, y, width and height."
     return isinstance(box, list) and len(box)==4 and all(
         isinstance(v, (int, float)) and math.isfinite(v) for v in box)
 
@@ -351,7 +351,7 @@ def list_fiftyone(
 
 # %% ../nbs/01c_annotations.ipynb #a6f29fc9
 def _is_createml(d)->bool:
-    "Is this a list of images, each with its labels?"
+    "Tell whether this is a list of images, each with its labels."
     return isinstance(d, list) and bool(d) and all(
         isinstance(r, dict) and ('image' in r or 'imagefilename' in r) and 'data' not in r
         for r in d)
