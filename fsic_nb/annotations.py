@@ -205,7 +205,7 @@ def coco_images(
                             'give each image an id of its own.')
     return out
 
-def _one_of(table:dict, value, what:str, where:str):
+def _one_of(table:dict, value, what:tuple, where:str):
     "Return what an id stands for; one that stands for nothing is an error."
     try: return table[id_of(value, where)]
     except (KeyError, FsicError):
@@ -214,7 +214,7 @@ def _one_of(table:dict, value, what:str, where:str):
 
 # %% ../nbs/01c_annotations.ipynb #1b671feb
 def _is_box(box)->bool:
-    "Is this x, y, width and height?"
+    "Tell whether this is x, y, width and height."
     return isinstance(box, list) and len(box)==4 and all(
         isinstance(v, (int, float)) and math.isfinite(v) for v in box)
 
@@ -351,7 +351,7 @@ def list_fiftyone(
 
 # %% ../nbs/01c_annotations.ipynb #a6f29fc9
 def _is_createml(d)->bool:
-    "Is this a list of images, each with its labels?"
+    "Tell whether this is a list of images, each with its labels."
     return isinstance(d, list) and bool(d) and all(
         isinstance(r, dict) and ('image' in r or 'imagefilename' in r) and 'data' not in r
         for r in d)
@@ -486,7 +486,8 @@ def list_parts(
     "Read the lists that say which image belongs to which part."
     lists = [p for d in ('Main', '.') for p in sorted((top/'ImageSets'/d).glob('*.txt'))
              if part_of(p.stem) is not None]
-    lists.sort(key=lambda p: p.stem.lower() not in ('train', 'val', 'test'))
+    three = ('train', 'val', 'test')
+    lists.sort(key=lambda p: three.index(p.stem.lower()) if p.stem.lower() in three else 3)
     out = {}
     twice = set()
     for p in lists:
@@ -495,8 +496,7 @@ def list_parts(
             stem, suffix = os.path.splitext(name)
             key = stem if suffix.lower() in SUFFIXES else name
             old = out.setdefault(key, p.stem)
-            if part_of(old)!=part_of(p.stem) and p.stem.lower() in ('train', 'val', 'test'):
-                twice.add(key)
+            if part_of(old)!=part_of(p.stem) and p.stem.lower() in three: twice.add(key)
     return out, len(twice)
 
 # %% ../nbs/01c_annotations.ipynb #6b353630
