@@ -289,6 +289,7 @@ def read_manifest(
     head, *records = _manifest_lines(path)
     folder = pictures or path.parent/head['root']
     known = set(head['names'])
+    seen = {}
     found = []
     for i, r in enumerate(records, 2):
         where = f'{path}, line {i}'
@@ -296,12 +297,16 @@ def read_manifest(
             raise FsicError(f'{where}: label {new[0]!r} is not among the names in line 1; '
                             'make the manifest again.')
         inside(folder, r['path'], where)
+        if (first := seen.setdefault(r['path'], i))!=i:
+            raise FsicError(f'{where}: {r["path"]} is listed already (line {first}); '
+                            'make the manifest again.')
         if 'broken' in r: continue
         found.append(Record(r['path'], r['labels'], where, None, r.get('unknown', ()),
                             r.get('part', ''), [tuple(b) for b in r.get('boxes', ())]))
     broken = {'broken images': len(records)-len(found)}
-    listing = Listing(f'manifest {path.name}', head['name'], found, head['names'], broken,
-                      keep_empty=True)
+    about = head['info']
+    listing = Listing(f'manifest {path.name} of {about.get("dialect", head["name"])}', head['name'],
+                      found, head['names'], broken, about.get('notes', []), keep_empty=True)
     return to_images(listing, folder, files, folder, negatives)
 
 # %% ../nbs/01e_readers.ipynb #de697339
