@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'PROTOCOLS', 'FILES', 'ImageSet', 'plain_name', 'LabelSplit'
            'check_files']
 
 # %% ../nbs/01_data.ipynb #c9e4cd81
-import os, unicodedata
+import os, re, unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,8 +137,13 @@ def describe(self:ImageSet,
     if self.unknown is not None:
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
     if out := {why: k for why, k in about.get('left_out', {}).items() if k}:
-        lines.append('left out: '+', '.join(f'{why} {k:,}' for why, k in out.items()))
+        lines.append('left out: '+', '.join(_how_many(k, why) for why, k in out.items()))
     return lines+list(about.get('notes', ()))
+
+def _how_many(k:int, what:str)->str:
+    "Write '3 images without a file', or '1 image without a file'."
+    if k==1: what = re.sub(r'^(\w+)s\b', r'\1', what)
+    return f'{k:,} {what}'
 
 # %% ../nbs/01_data.ipynb #38be8070
 PARTS = ('train', 'val', 'test')
