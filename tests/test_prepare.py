@@ -263,4 +263,4 @@ def test_the_real_photographs(photos, tmp_path):
     said = []
     assert prepare_data('coco', photos/'coco', tmp_path/'coco.jsonl', say=said.append)==0
     s = read_manifest(tmp_path/'coco.jsonl')
-    assert len(s)==251 and all(p.is_file() for p in s.paths) and '256 images are whole, 0 are broken' in '\n'.join(said)
+    assert len(s)==251 and all(p.is_file() for p in s.paths) and '251 images are whole, 0 are broken' in '\n'.join(said)
