@@ -127,7 +127,8 @@ def describe(self:ImageSet,
     order = sorted(count, key=count.get, reverse=True) if len(count)>most else list(count)
     some = [f'{n} {count[n]:,}' for n in order]
     if len(count)>most: some = [*some[:most//3], '...', *some[-(most//3):]]
-    lines = [f'{about.get("dialect", "images")}: {len(self):,} images, {len(count)} labels',
+    size = f'{_how_many(len(self), "images")}, {_how_many(len(count), "labels")}'
+    lines = [f'{about.get("dialect", "images")}: {size}',
              f'labels: {", ".join(some)}']
     if any(self.parts or ()):
         parts = Counter(p or 'none' for p in self.parts)

@@ -272,12 +272,8 @@ def to_images(
     joined = join_records([r for r, _ in pairs], [p for _, p in pairs])
     out['images without a label'] = len(listing.records)-len(records)
     out['images without a file'] = len(records)-len(pairs)
-    shown = {n for r in joined.values() for n in r.yes}
     names = listing.names or sorted(spelt)
-    empty = [n for n in names if n not in shown]
-    if not listing.keep_empty:
-        names = [n for n in names if n in shown]
-        out[f'labels without an image ({", ".join(empty[:5])})'] = len(empty)
+    if not listing.keep_empty: names = _carried(names, joined, out)
     notes = list(listing.notes)
     if twice := len(pairs)-len(joined):
         notes.append(f'united: {twice:,} records of an image listed before')
@@ -285,6 +281,14 @@ def to_images(
     return _tables(listing.name, joined, names, info)
 
 # %% ../nbs/01b_records.ipynb #cfcb5029
+def _carried(names:list, joined:dict, left_out:dict)->list:
+    "Return the labels that an image carries, and count the others in `left_out`."
+    carried = {n for r in joined.values() for n in r.yes}
+    empty = [n for n in names if n not in carried]
+    some = ', '.join(empty[:5])+', ...'*(len(empty)>5)
+    if empty: left_out[f'labels without an image ({some})'] = len(empty)
+    return [n for n in names if n in carried]
+
 def _tables(name:str, joined:dict, names:list, info:dict)->ImageSet:
     "Turn records, by path, into the tables of an image set."
     col = {n: k for k, n in enumerate(names)}
