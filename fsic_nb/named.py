@@ -51,6 +51,7 @@ def number_labels(
     if support.labels is None:
         raise FsicError(f'{what}: the support does not say which labels it holds; '
                         'make it with `load_episodes`.')
+    if not support.y.shape[-2]: support.g    # without an example raises if no name says anything
     return torch.as_tensor(support.labels)
 
 # %% ../nbs/16_named.ipynb #f19c8f8a

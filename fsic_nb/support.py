@@ -111,13 +111,14 @@ def load_episodes(
 )->tuple: # Support, query Features and the labels of the queries (E, Q, N), bool
     "Look up features, words and labels of a batch of episodes."
     batch = collate(eps)
-    words = exp.words
-    if isinstance(words, LabelWords) and not batch.support.shape[-1]: words.must_know(batch.labels)
-    device = words.device
+    device = exp.words.device
     support = StoredFeatures(exp.features, batch.support, device, cache)
     query = StoredFeatures(exp.features, batch.query, device, cache)
     y, y_query = (torch.as_tensor(a).to(device) for a in (batch.y, batch.y_query))
-    def g(): return words[torch.as_tensor(batch.labels)]
+    def g():
+        if not batch.support.shape[-1] and isinstance(exp.words, LabelWords):
+            exp.words.must_know(batch.labels)      # without an example only they are left
+        return exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels), query, y_query
 
 # %% ../nbs/08_support.ipynb #603d0e48
