@@ -48,7 +48,7 @@ LARGEST = 2**28   # pixels of the largest JPEG; of other formats it is twice Pil
 # these limits are refusals, so no warning is needed from half of the second one on
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
-def _open(data:bytes)->Image.Image:
+def _open_bytes(data:bytes)->Image.Image:
     "Open the bytes of an image in one of the `FORMATS`, without decoding them."
     Image.init()
     known = [f for f in FORMATS if f in Image.OPEN]
@@ -81,7 +81,7 @@ def open_rgb(
     name = name or (source if is_path else 'image')
     if is_path: source = file_bytes(source, name)
     try:
-        im = source if isinstance(source, Image.Image) else _open(source)
+        im = source if isinstance(source, Image.Image) else _open_bytes(source)
         large = im.width*im.height>LARGEST//4
         if hint and (large or im.format=='JPEG'): im.draft(None, (hint, hint))
         return to_rgb(ImageOps.exif_transpose(im))

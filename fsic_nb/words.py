@@ -7,7 +7,8 @@ __all__ = ['JOINED', 'TOP', 'to_keyed_vectors', 'detect_format', 'Sentences', 'f
            'find_words', 'suggest', 'label_vectors', 'known_labels']
 
 # %% ../nbs/03_words.ipynb #f3ac3e60
-import codecs, contextlib, difflib, gzip, hashlib, io, json, re, socket, string, unicodedata, warnings
+import codecs, contextlib, difflib, gzip, hashlib, io, json, re, socket, string, warnings
+import unicodedata
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from itertools import islice
@@ -68,10 +69,12 @@ def _count_numbers(line:bytes)->int:
     return n
 
 # %% ../nbs/03_words.ipynb #9c1dd0a4
-def _sparse(path, line):
+def _refuse_sparse(path, n, line):
+    "Raise if line n is a sparse vector."
+    if not re.match(rb'\S+\s+\d+:[-+.\d]', line): return
     found = line[:40].decode('utf8', 'replace').strip()
-    return FsicError(f'{path}, line 2: {found!r} is a sparse vector (index:value), where a word '
-                     'and its numbers are expected; give a file of dense vectors.')
+    raise FsicError(f'{path}, line {n}: {found!r} is a sparse vector (index:value), where a word '
+                    'and its numbers are expected; give a file of dense vectors.')
 
 def detect_format(
     path, # a file of word vectors
@@ -86,8 +89,9 @@ def detect_format(
     if re.fullmatch(rb'\s*\d+\s+\d+\s*', first):
         v, w = map(int, first.split())
         line = rest.partition(b'\n')[0]
-        if re.match(rb'\S+\s+\d+:[-+.\d]', line): raise _sparse(path, line)
+        _refuse_sparse(path, 2, line)
         return ('text' if _count_numbers(line)>=w else 'binary'), v, w
+    _refuse_sparse(path, 1, first)
     if (w := _count_numbers(first)): return 'text', None, w
     raise FsicError(f'{path}: neither GloVe nor word2vec; '
                     'the first line should be a word and its numbers, or two counts.')
