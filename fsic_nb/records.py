@@ -139,10 +139,11 @@ def __call__(self:Finder,
     part:str='', # the part it belongs to, as it is written
 )->str|None: # the path of the file
     "Return the file that is meant by a name, or None."
-    name, base = split_name(name)
-    tries = [name] if not _LEADS_OUT.search(name) else []
-    if base!=name and os.path.splitext(base)[1].lower() in SUFFIXES: tries.append(base)
+    words = split_name(name)[0].split('/')
+    whole = os.path.splitext(words[-1])[1].lower() in SUFFIXES
+    tries = ['/'.join(words[k:]) for k in range(len(words) if whole else 1)]
     for n in tries:
+        if _LEADS_OUT.search(n): continue
         sub, _, last = n.rpartition('/')
         for place in self.places:
             path = self.walk(self.at(place, here or self.root, part), sub)

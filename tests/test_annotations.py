@@ -277,6 +277,26 @@ def test_boxes(tmp_path):
     assert s.boxes[0]==[] and s.boxes[1]==[] and s.boxes[2]==[(1, 1, 2, 20, 10)]
 
 
+def test_a_path_of_another_machine_with_folders(tmp_path):
+    "The same file name in two folders, both below a folder that is not here."
+    for slash in '/\\':
+        images = [dict(id=k, file_name=f'C:/me/pets/images/{d}/1.jpg'.replace('/', slash)) for k, d in ((1, 'a'), (2, 'b'))]
+        put_json(tmp_path, 'result.json', coco({1: ['cat'], 2: ['dog']}, images=images))
+        put(tmp_path, 'images/a/1.jpg', 'images/b/1.jpg')
+        s = read_coco(tmp_path)
+        assert {p.parent.name: [n for n, v in zip(s.names, row) if v] for p, row in zip(s.paths, s.labels)}==dict(a=['cat'], b=['dog'])
+
+def test_json_in_another_encoding_says_so(tmp_path):
+    put(tmp_path, 'annotations/instances_a.json', text='{"images": [], "name": "L\xf6we"}', encoding='cp1252')
+    with pytest.raises(FsicError, match='instances_a.json: not valid JSON .*save the file as UTF-8'): read_coco(tmp_path)
+
+def test_roboflow_names_its_group_like_a_label(tmp_path):
+    "Category 0 has the name of the project, here that of a label, or nearly."
+    for group in ('cat', 'Cat'):
+        cats = [dict(id=0, name=group, supercategory='none'), dict(id=1, name='cat', supercategory=group), dict(id=2, name='dog', supercategory=group)]
+        s = read_coco(own(tmp_path, 'train/_annotations.coco.json', 'train/{}.jpg', categories=cats))
+        assert table(s)==SHOWN and s.names==['cat', 'dog']
+
 # --- COCO's own ---------------------------------------------------------------------------------------------------------
 
 CATS = dict(zip(COCO_NAMES, COCO_IDS))
