@@ -232,6 +232,10 @@ def test_official_siblings_are_passed_over(tmp_path):
     s = read_coco(tmp_path)
     assert table(s)==SHOWN and s.info['annotations']==['train.json'] and s.info['notes']==[]
 
+def test_a_sibling_alone_is_read(tmp_path):
+    s = read_coco(own(tmp_path, 'annotations/person_keypoints_val2017.json', truth={1: ['person']}, cats=['person']))
+    assert table(s)=={1: ['person']}
+
 def test_other_files_with_annotations_are_named(tmp_path):
     own(tmp_path), own(tmp_path, 'result.json')
     assert 'not read: 1 other files with annotations (result.json)' in read_coco(tmp_path).describe()
@@ -435,6 +439,13 @@ def test_roboflow_voc(tmp_path):
     for p, some in dict(train=(1, 2, 3), valid=(4, 5), test=(6, 7, 8)).items(): tree(tmp_path, p+'/{}.xml', p+'/{}.jpg', {k: TRUTH[k] for k in some})
     s = read_any_voc(tmp_path)
     assert table(s)==SHOWN and {p.parent.name: q for p, q in zip(s.paths, s.parts)}==dict(train='train', valid='val', test='test')
+
+def test_names_with_blanks_and_folders_of_their_own(tmp_path):
+    put(tmp_path, 'Annotations/a/my cat.xml', text=xml('p 1.jpg', ['cat'])), put(tmp_path, 'Annotations/b/1.xml', text=xml('b/p 2.jpg', ['dog']))
+    put(tmp_path, 'JPEGImages/a/p 1.jpg', 'JPEGImages/b/p 2.jpg', 'JPEGImages/c/p 1.jpg')
+    put(tmp_path, 'ImageSets/Main/Train.txt', text='"a/my cat"\n'), put(tmp_path, 'ImageSets/Main/Validation.txt', text='b/1.jpg\n')
+    s = read_any_voc(tmp_path)
+    assert names_of(s)=={'p 1.jpg': {'cat'}, 'p 2.jpg': {'dog'}} and s.paths[0].parent.name=='a' and s.parts==['train', 'val']
 
 def test_the_same_names_in_two_trees(tmp_path):
     for year, n in dict(VOC2007='cat', VOC2012='dog').items(): tree(tmp_path, year+'/Annotations/{}.xml', year+'/JPEGImages/{}.jpg', {1: [n]})
