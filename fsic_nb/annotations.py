@@ -444,13 +444,14 @@ def read_coco(
 )->ImageSet: # named 'coco' if the categories are COCO's own, else like its folder
     "Read the JSON of COCO, LVIS, Roboflow, CVAT, Label Studio, FiftyOne or CreateML."
     root = Path(root).expanduser()
-    if root.is_file() and annotations is None:
+    annotations = annotations or None
+    if root.is_file() and root.suffix.lower()=='.json' and annotations is None:
         annotations = [root]
         root = root.parent
         if root.absolute().name.lower()=='annotations': root = root.absolute().parent
     if not root.is_dir():
         raise FsicError(f'{root}: no such folder; give the folder that holds annotations and '
-                        'images, or the JSON file itself.')
+                        'images, or one JSON file.')
     jsons = find_jsons(root) if annotations is None else named_jsons(root, annotations)
     name = os.path.basename(os.path.abspath(root))
     listing = join_listings([list_json(p, root) for p in jsons], name)

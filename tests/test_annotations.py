@@ -351,6 +351,7 @@ def test_a_spoilt_tree_names_the_place(tmp_path):
     put(tmp_path, 'images/8.jpg', text='')
     with pytest.raises(FsicError, match='image 8: 8.jpg is empty, as 1 of 7'): read_coco(tmp_path)
     assert len(read_coco(tmp_path, files='present'))==6 and len(read_coco(tmp_path, files='unchecked'))==7
+    with pytest.raises(FsicError, match='1.jpg: no such folder; give .* or one JSON file'): read_coco(tmp_path/'images'/'1.jpg')
     put(tmp_path, 'annotations/instances_default.json', text='{')
     with pytest.raises(FsicError, match='instances_default.json: not valid JSON'): read_coco(tmp_path)
     put_json(tmp_path, 'annotations/instances_default.json', [dict(id=1, annotations=[], data=dict(image='x'))])
@@ -459,6 +460,10 @@ def test_difficult_in_own_xml(tmp_path, difficult):
     no_dog = {k: ['cat'] for k in (1, 2, 5, 6)}
     assert table(s)=={'drop': {1: ['cat'], 5: ['cat']}, 'positive': SHOWN, 'negative': no_dog, 'unknown': no_dog}[difficult]
     assert s.info['left_out'][ONLY_DIFFICULT]==(5 if difficult=='drop' else 0) and s.info['difficult']==difficult
+    tree(tmp_path/'all', 'annotations/{}.xml', 'images/{}.jpg', hard=['cat', 'dog'])
+    if difficult=='drop':
+        with pytest.raises(FsicError, match='1 images, without 7 images with a label that is only there as difficult'): read_any_voc(tmp_path/'all')
+    shutil.rmtree(tmp_path/'all')
     full = read_any_voc(tmp_path, difficult, negatives=True)
     assert len(full)==(3 if difficult=='drop' else 8)
     with pytest.raises(FsicError, match="use 'drop', 'positive', 'negative' or 'unknown'"): read_any_voc(tmp_path, 'ignore')
