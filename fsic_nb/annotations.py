@@ -40,7 +40,7 @@ JSON_PLACES = ('annotations/instances_*.json', 'annotations/*.json', 'annotation
                '*.json', '*/annotations/*.json', '*/*.json')
 
 _SIBLINGS = re.compile(r'(^|_)(captions|person_keypoints|stuff|panoptic|image_info)_')
-_KEYS = re.compile(rb'"(images?|imagefilename|annotations?|classes|labels)"\s*:')
+_KEYS = re.compile(rb'"(images|imagefilename|annotations?|classes|labels)"\s*:')
 
 def holds_annotations(
     path:Path, # a JSON file
@@ -51,7 +51,8 @@ def holds_annotations(
         f.seek(max(2**16, path.stat().st_size-2**16))
         ends += f.read()
     keys = set(_KEYS.findall(ends.replace(b'\0', b'')))  # no zeros: a file may be UTF-16
-    return keys=={b'classes', b'labels'} or bool(keys-{b'classes', b'labels'})
+    if {b'images', b'annotations', b'annotation', b'imagefilename'} & keys: return True
+    return keys=={b'classes', b'labels'}
 
 def _at_place(root:Path, place:str)->list:
     "List the files of one of `JSON_PLACES`."
@@ -308,10 +309,12 @@ def list_createml(
     path:str|Path, # the file
 )->Listing:
     "Read CreateML's list, of image labels or of boxes."
-    out = Listing('CreateML', '', [])
+    out = Listing('CreateML', '', [], left_out={'images without annotations': 0})
     for i, r in enumerate(items):
         where = f'{path}, item {i}'
         some = r.get('annotations', r.get('annotation', r.get('label')))
+        if some is None: out.left_out['images without annotations'] += 1
+        if some is None: continue
         record = Record(str(r.get('image', r.get('imagefilename'))), [], where, boxes=[])
         for a in some if isinstance(some, list) else [some] if some else ():
             name = a.get('label') if isinstance(a, dict) else a
@@ -441,13 +444,14 @@ def read_coco(
 )->ImageSet: # named 'coco' if the categories are COCO's own, else like its folder
     "Read the JSON of COCO, LVIS, Roboflow, CVAT, Label Studio, FiftyOne or CreateML."
     root = Path(root).expanduser()
-    if root.is_file() and annotations is None:
+    annotations = annotations or None
+    if root.is_file() and root.suffix.lower()=='.json' and annotations is None:
         annotations = [root]
         root = root.parent
         if root.absolute().name.lower()=='annotations': root = root.absolute().parent
     if not root.is_dir():
         raise FsicError(f'{root}: no such folder; give the folder that holds annotations and '
-                        'images, or the JSON file itself.')
+                        'images, or one JSON file.')
     jsons = find_jsons(root) if annotations is None else named_jsons(root, annotations)
     name = os.path.basename(os.path.abspath(root))
     listing = join_listings([list_json(p, root) for p in jsons], name)

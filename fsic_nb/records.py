@@ -264,8 +264,9 @@ def to_images(
     spelt = one_spelling(listing.records)
     records = [r for r in listing.records if negatives or r.yes]
     if not any(r.yes for r in records):
+        why = ''.join(f', without {k:,} {w}' for w, k in listing.left_out.items() if k)
         raise FsicError(f'{root}: no image carries a label ({listing.dialect}, '
-                        f'{len(listing.records)} images); '
+                        f'{len(listing.records)} images{why}); '
                         'give the annotations that belong to these images.')
     out = dict(listing.left_out)
     found = find_files(records, Finder(root, pictures), files)
