@@ -293,9 +293,10 @@ def columns_of(
     cells = {c for j in columns.labels for c in _cells(rows, j)}-{''}
     only_parts = cells and all(map(part_of, cells))
     if only_parts or not (columns.labels or columns.flags):
-        both = sorted(cells)[:3] or sorted({_cells(rows, j)[0] for j in columns.part})
-        raise FsicError(f'{rows[0].where}: no column holds labels ({", ".join(both) or "none"} may '
-                        'be parts or labels); add a column called labels.')
+        some = {c for j in columns.labels or columns.part for c in _cells(rows, j)}
+        doubt = f' ({", ".join(sorted(some)[:3])} may be parts or labels)' if some else ''
+        raise FsicError(f'{rows[0].where}: no column holds labels{doubt}; '
+                        'add a column called labels.')
     return columns
 
 # %% ../nbs/01d_tables.ipynb #1d000041
