@@ -201,7 +201,7 @@ def join_records(
             raise FsicError(f'{r.where}: says otherwise of {against[0]!r} on {r.image} than '
                             f'{a.where}; keep the right one.')
         yes = list(dict.fromkeys([*a.yes, *r.yes]))
-        no = None if None in (a.no, r.no) else [n for n in a.no if n in r.no]
+        no = None if None in (a.no, r.no) else list(dict.fromkeys([*a.no, *r.no]))
         unknown = [n for n in (*a.unknown, *r.unknown) if n not in yes]
         boxes = [*a.boxes, *(b for b in r.boxes if b not in a.boxes)]
         out[key] = Record(a.image, yes, a.where, no, unknown, a.part or r.part, boxes, a.here)

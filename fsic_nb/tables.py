@@ -147,7 +147,7 @@ NOT_SAID = {'', '-1', '-1.0', '?', 'nan'}
 _LABEL = re.compile('(image|object|class|category|label|tag|true)?(labels?|tags?|class(es)?|'
                     'categor(y|ies)|targets?|genres?|keywords?|concepts?|annotations?|objects?)'
                     r'(names?|texts?|list|strings?)?\d*')
-_SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase)')
+_SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase|folds?)')
 _IS_PART = re.compile('is(valid|val|validation|test|train|training)(image|set)?')
 _BOX = dict(xmin=0, x1=0, left=0, ymin=1, y1=1, top=1, xmax=2, x2=2, right=2,
             ymax=3, y2=3, bottom=3)
@@ -157,7 +157,7 @@ _NUMBER = re.compile(r'-?\d*[.,]?\d+(e[-+]?\d+)?\s*%?', re.I)
 def kind_of(
     heading:str, # '' if there is none
     cells:list,  # of str
-)->str: # 'part', 'box', 'empty', 'flag', 'number' or 'text'
+)->str: # 'part', 'box', 'empty', 'flag', 'number', 'text' or 'other'
     "Find what a column holds, by its heading or else by its cells."
     key = _key(heading)
     some = {c.lower() for c in cells}
@@ -167,10 +167,12 @@ def kind_of(
     if _IS_PART.fullmatch(key) and flags: return 'part'
     if key in _BOX: return 'box'
     if some<={''}: return 'empty'
-    if _SPLIT.fullmatch(key) and not any(map(_NUMBER.fullmatch, some)): return 'part'
+    if sum(map(_is_image, some))>len(some)/2: return 'other'     # masks, addresses
+    numbers = all(map(_NUMBER.fullmatch, some-{''}))
+    if _SPLIT.fullmatch(key): return 'other' if numbers else 'part'
     if parts and not _LABEL.fullmatch(key): return 'part'
     if flags: return 'flag'
-    return 'number' if all(map(_NUMBER.fullmatch, some-{''})) else 'text'
+    return 'number' if numbers else 'text'
 
 # %% ../nbs/01d_tables.ipynb #1d000033
 @dataclass
@@ -248,13 +250,17 @@ def _flags_win(named:list, flags:list, heads:list, rows:list)->bool:
 def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     "Choose among the columns of a table with a heading."
     def of(*some): return [j for j, kind in kinds.items() if kind in some]
-    named = [j for j in of('flag', 'number', 'text', 'empty') if _LABEL.fullmatch(_key(heads[j]))]
+    some = of('flag', 'number', 'text', 'empty')
+    last = {j: (_words(heads[j]) or [''])[-1] for j in kinds}
+    named = [j for j in some if _LABEL.fullmatch(_key(heads[j]))]
+    named = named or [j for j in some if _LABEL.fullmatch(last[j])]  # primary_label
     text = [j for j in named if kinds[j]=='text']
-    flags = [j for j in of('flag') if _words(heads[j]) and _words(heads[j])[-1] not in _COUNTS]
+    flags = [j for j in of('flag') if heads[j] and last[j] not in _COUNTS]
     if flags: named = [j for j in named if kinds[j]!='empty']
     if len(flags)>1 and set(named)<=set(flags): named = []       # label_0, label_1
     flags = [j for j in flags if j not in named]
     rest = [j for j in of('number', 'text') if heads[j]]
+    rest = [j for j in rest if last[j] not in _ABOUT] or rest
     boxes = {_BOX[_key(heads[j])]: j for j in of('box')}
     if len(boxes)==4: columns.box = [boxes[k] for k in range(4)]
     if not named and not flags and len(of('text'))==1 and columns.box: named = of('text')
@@ -266,8 +272,8 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     else: raise _unclear(rest, kinds, heads, rows)
     if columns.labels and not columns.box:
         columns.sure = [j for j in of('flag', 'number') if _SURE.fullmatch(_key(heads[j]))]
-    last = max(columns.labels, default=len(heads))   # cells beyond image,labels go on with labels
-    columns.labels += [j for j in of('flag', 'number', 'text') if j>last and not heads[j]]
+    end = max(columns.labels, default=len(heads))    # cells beyond image,labels go on with labels
+    columns.labels += [j for j in of('flag', 'number', 'text') if j>end and not heads[j]]
     _refuse_amounts(columns, kinds, heads, rows)
 
 def _unclear(rest:list, kinds:dict, heads:list, rows:list)->FsicError:
@@ -293,9 +299,10 @@ def columns_of(
     cells = {c for j in columns.labels for c in _cells(rows, j)}-{''}
     only_parts = cells and all(map(part_of, cells))
     if only_parts or not (columns.labels or columns.flags):
-        both = sorted(cells)[:3] or sorted({_cells(rows, j)[0] for j in columns.part})
-        raise FsicError(f'{rows[0].where}: no column holds labels ({", ".join(both) or "none"} may '
-                        'be parts or labels); add a column called labels.')
+        some = {c for j in columns.labels or columns.part for c in _cells(rows, j)}
+        doubt = f' ({", ".join(sorted(some)[:3])} may be parts or labels)' if some else ''
+        raise FsicError(f'{rows[0].where}: no column holds labels{doubt}; '
+                        'add a column called labels.')
     return columns
 
 # %% ../nbs/01d_tables.ipynb #1d000041
@@ -397,7 +404,8 @@ def _record(r:Row, heading:list|None, columns:Columns, yes:list)->Record:
     part = r.part
     for j in columns.part:
         c = r.cells[j] if j<len(r.cells) else ''
-        asked = _IS_PART.fullmatch(_key(heading[j])) if heading else None
+        yes_or_no = heading and c.lower() in YES|NO|NOT_SAID
+        asked = _IS_PART.fullmatch(_key(heading[j])) if yes_or_no else None
         p = part_of(asked[1]) if asked else c
         if asked and c.lower() not in YES: p = part or ('test' if p=='train' else 'train')
         part = '' if p.lower()=='unassigned' else p
@@ -459,7 +467,7 @@ def _about(sep:str, heading:list|None, columns:Columns, width:int)->list: # of l
                  part=columns.part, box=columns.box)
     kinds['1 or 0 for there or not'] = columns.sure
     used = {j for some in kinds.values() for j in some}
-    left = [j for j in range(width) if j not in used and heads[j]]
+    left = [j for j in range(width) if j not in used and (heads[j] or not heading)]
     said = '; '.join(f'{kind}: {call(some)}{", ..." if len(some)>8 else ""}'
                      for kind, some in kinds.items() if some)
     lines = [f'table: separated by {SEPARATORS.get(sep, sep)}, '

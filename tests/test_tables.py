@@ -297,10 +297,20 @@ def test_rows_that_say_no(table):
 
 def test_columns_of_counts_and_numbers_are_no_labels(table):
     via = '#filename,file_size,file_attributes,region_count,region_id,region_attributes\n1.jpg,22,"{}",1,0,"{""label"":""cat""}"\n'
-    fails(lambda: table(via), 'which column holds the labels is not clear (file_size, file_attributes, region_attributes)')
+    fails(lambda: table(via), 'which column holds the labels is not clear (file_attributes, region_attributes)')
     s = table('Unnamed: 0,id,filename,cat,dog\n0,0,1.jpg,1,0\n1,1,2.jpg,0,1\n')
     assert s.names==['cat', 'dog'] and of(s)=={'1': 'cat', '2': 'dog'}
     assert of(table('image,what\n1.jpg,x\n2.jpg,y\n'))=={'1': 'x', '2': 'y'}
+
+def test_columns_that_look_like_labels_and_are_none(table):
+    assert of(table('1.jpg,1_mask.png,cat\n2.jpg,2_mask.png,dog\n'))=={'1': 'cat', '2': 'dog'}
+    assert 'not read: column 2' in said(table('1.jpg,1_mask.png,cat\n2.jpg,2_mask.png,dog\n'))
+    for head in ('split', 'fold'):
+        s = table(f'image,cat,dog,{head}\n1.jpg,1,0,0\n2.jpg,0,1,1\n')
+        assert s.names==['cat', 'dog'] and s.parts is None and f'not read: {head}' in said(s)
+    assert table('image,labels,is_valid\n1.jpg,cat,valid\n2.jpg,dog,train\n').parts==['val', 'train']
+    assert of(table('file,primary_label,secondary_labels\n1.jpg,cat,[]\n2.jpg,cat,"[\'dog\']"\n3.jpg,dog,[]\n'))==CAT_DOG
+    assert of(table('id,image_path,species\n7,1.jpg,cat\n8,2.jpg,dog\n'))=={'1': 'cat', '2': 'dog'}
 
 def test_google_automl(table):
     s = table('TRAIN,gs://b/1.jpg,cat\nVALIDATION,gs://b/2.jpg,cat,dog\nUNASSIGNED,gs://b/3.jpg,dog\nTEST,gs://b/4.jpg\n', negatives=True)
@@ -321,7 +331,7 @@ def test_boxes(table):
 
 @pytest.mark.parametrize('head, cells, kind', [
     ('', ['TRAIN', 'test'], 'part'), ('', ['train', ''], 'text'), ('label', ['train'], 'text'), ('cat', ['1', '0'], 'flag'), ('cat', ['', '?'], 'text'), ('cat', ['', ''], 'empty'),
-    ('cat', ['3', ''], 'number'), ('cat', ['.5'], 'number'), ('split', ['0', '1'], 'flag'), ('X_Min', ['1'], 'box'), ('is_valid', ['maybe'], 'text')])
+    ('cat', ['3', ''], 'number'), ('cat', ['.5'], 'number'), ('split', ['0', '1'], 'other'), ('X_Min', ['1'], 'box'), ('is_valid', ['maybe'], 'text')])
 def test_kinds_of_columns(head, cells, kind): assert kind_of(head, cells)==kind
 
 
