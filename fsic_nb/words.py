@@ -406,6 +406,7 @@ def known_labels(
     words, # from `load_words`
     names:list, # the labels
 )->Bool[np.ndarray, "N"]:
-    "Tell of which labels a table knows a word; an encoder cannot tell, so 'glove-50' does."
+    "Tell of which labels a table knows a word, not only a number; for an encoder 'glove-50' does."
     table = load_words() if isinstance(words, Sentences) else words
-    return np.array([bool(find_words(table, n)[0]) for n in names], dtype=bool)
+    known = [find_words(table, n)[0] for n in names]
+    return np.array([any(not w.isdecimal() for w in some) for some in known], dtype=bool)
