@@ -10,7 +10,7 @@ __all__ = ['COCO_NAMES', 'COCO_IDS', 'SPLITS', 'SHOTS', 'QUERIES', 'SETS', 'FREQ
 # %% ../nbs/05b_protocols.ipynb #110ce94a
 import gzip, json, re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
@@ -190,7 +190,10 @@ class Options:
 
     def asked(self)->dict: # name -> value
         "Return the fields that are not empty, for the record of a run."
-        return {k: v for k, v in asdict(self).items() if v and k not in ('backbone', 'size')}
+        d = {k: v for k, v in vars(self).items() if v and k not in ('backbone', 'size')}
+        files = {k: str(Path(v).absolute()) for k, v in d.items()
+                 if k in ('split', 'words') and Path(v).is_file()}
+        return {**d, **files}
 
     def reading(self)->dict: # name -> value
         "Return what a reader is asked for."
