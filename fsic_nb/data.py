@@ -136,7 +136,9 @@ def describe(self:ImageSet,
         lines.append(f'kept without any label: {negatives:,}')
     if self.unknown is not None:
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
-    if out := {why: k for why, k in about.get('left_out', {}).items() if k}:
+    out = about.get('left_out', {})
+    if isinstance(out, int): out = dict(images=out)              # of an old manifest
+    if out := {why: k for why, k in out.items() if k}:
         lines.append('left out: '+', '.join(f'{k:,} {why}' for why, k in out.items()))
     return lines+list(about.get('notes', ()))
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DATA', 'SCENES', 'PHOTOGRAPHS', 'Experiment', 'say_centre', 'check_data', 'check_options', 'read_images',
-           'check_training', 'choose_backbone', 'prepare', 'widest_episodes', 'can_draw', 'suggest_options',
-           'draw_test']
+           'check_training', 'choose_backbone', 'take_whole', 'extract_whole', 'prepare', 'widest_episodes', 'can_draw',
+           'suggest_options', 'draw_test']
 
 # %% ../nbs/07_experiment.ipynb #5e0d2700
-import time
+import os, time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from .data import ImageSet, LabelSplit, select
 from .episodes import Episodes, TooFewImages
 from .features import extract
 from .names import class_cosines, class_texts
+from .prepare import check_image, map_in_order
 from .protocols import QUERIES, READING, WORDS, Options, choose_split, example_split
 from .readers import READERS, read
 from .scenes import QUICK, SceneSet, make_scenes
@@ -197,6 +198,32 @@ def choose_backbone(
         size = size or own
     return load_backbone(name, size=size)
 
+# %% ../nbs/07_experiment.ipynb #54bcc126
+def take_whole(
+    images:ImageSet,
+    say=say, # called with one line
+)->ImageSet: # without the images that cannot be opened
+    "Open every image, and leave out those that are broken."
+    workers = min(os.cpu_count() or 1, 8)
+    found = list(map_in_order(check_image, images.paths, workers))
+    broken = [r['broken'] for r in found if 'broken' in r]
+    if not broken: return images
+    say(f'          left out: {len(broken)} images that cannot be opened, such as {broken[0]}')
+    return images.take([i for i, r in enumerate(found) if 'broken' not in r])
+
+def extract_whole(
+    images:ImageSet,
+    bb:Backbone,
+    files:str='', # 'present': leave out broken images
+    say=say,      # called with one line
+)->tuple: # ImageSet, FeatureStore
+    "Extract features; if that fails and broken images may be left out, of those that are whole."
+    try: return images, extract(images, bb)
+    except FsicError:
+        if files!='present': raise
+    images = take_whole(images, say)
+    return images, extract(images, bb)
+
 # %% ../nbs/07_experiment.ipynb #0287825b
 def prepare(
     data:str,           # a key of `DATA`
@@ -217,7 +244,7 @@ def prepare(
         f'{time.perf_counter()-start:.1f} s')
     if check: check(images, split)
     start = time.perf_counter()
-    store = extract(images, bb)
+    images, store = extract_whole(images, bb, options.files, say)
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'
     say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels '
         f'of {bb.name}@{bb.size}, {time.perf_counter()-start:.1f} s ({speed})')
@@ -290,13 +317,12 @@ def suggest_options(
     "Say which options would make the test episodes possible."
     fewer = [dict(queries=q) for q in range(exp.queries-1, 0, -1)]
     masked = [] if exp.protocol=='masked' or exp.scenes else [dict(protocol='masked')]
-    tries = [dict(shots=k, **kw) for k in range(shots, -1, -1) if k or not shots
-             for kw in ([*fewer, *masked] if k==shots else [{}, *fewer])]
-    works = next((t for t in tries if can_draw(exp, n=n, seed=seed, **t)), None)
-    out = []
-    if works:
-        given = ' '.join(f'--{k} {v}' for k, v in works.items())
-        out.append(f'with {given} all labels can be drawn')
+    same = [dict(shots=shots, **kw) for kw in (*fewer, *masked)]
+    less = [dict(shots=k, **kw) for kw in ({}, *fewer) for k in range(shots-1, 0, -1)]
+    def works(kw): return can_draw(exp, n=n, seed=seed, **kw)
+    found = [kw for tries in (same, less) if (kw := next(filter(works, tries), None))]
+    given = ' or '.join(' '.join(f'--{k} {v}' for k, v in kw.items()) for kw in found)
+    out = [f'with {given} all labels can be drawn'] if found else []
     try: eps = widest_episodes(exp.images, exp.split, shots, n, seed, queries=exp.queries,
                                protocol=exp.protocol)
     except FsicError: return '; '.join(out) or 'add images, or leave labels out of the split'
