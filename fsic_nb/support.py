@@ -19,7 +19,7 @@ from torch import Tensor
 from .core import FsicError
 from .episodes import collate
 
-# %% ../nbs/08_support.ipynb #0a55a357
+# %% ../nbs/08_support.ipynb #5dd5457f
 def _numbers(
     x,         # a tensor, an array or lists
     what:str,  # its name, for the message
@@ -37,7 +37,8 @@ def _check_finite(
     means:Float[Tensor, "*b C"], # of every image
     what:str, # whose means they are, for the message
 ):
-    "Raise if a number is NaN or inf."
+    "Raise if a number is NaN or inf; while a network learns, its loss shows that."
+    if means.requires_grad: return
     bad = ~means.isfinite().all(-1)
     if bad.any():
         raise FsicError(f'{what}: NaN or inf in {int(bad.sum())} of {bad.numel()} images, the '
@@ -123,7 +124,7 @@ class StoredFeatures(Features):
         "Compute `f` of every image, or take it from the cache."
         return super().map(f, of) if self.cache is None else self.cache(f, self.ids, of)
 
-# %% ../nbs/08_support.ipynb #fe84aa0e
+# %% ../nbs/08_support.ipynb #4cd1760a
 def _truth(
     y,         # a tensor, an array or lists of 0 and 1
     what:str,  # its name, for the message
@@ -194,7 +195,7 @@ class Support:
         cache = getattr(self.x, 'cache', None)
         return f(self.g) if cache is None or self.labels is None else cache(f, self.labels, 'words')
 
-# %% ../nbs/08_support.ipynb #027a3121
+# %% ../nbs/08_support.ipynb #155ddbd6
 def where_unknown(
     known, # which labels are known, as `y`; None: all
     y:Bool[Tensor, "*b n N"], # labels
@@ -226,7 +227,7 @@ def load_episodes(
     g = exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels, batch.known), query, y_query
 
-# %% ../nbs/08_support.ipynb #eb37cc69
+# %% ../nbs/08_support.ipynb #b68f6fc1
 def mean_bce(
     s:Float[Tensor, "*b n N"], # logits
     y:Bool[Tensor, "*b n N"],  # labels
