@@ -19,7 +19,7 @@ from torch import Tensor
 from .core import FsicError
 from .episodes import collate
 
-# %% ../nbs/08_support.ipynb #5dd5457f
+# %% ../nbs/08_support.ipynb #a0b71254
 def _numbers(
     x,         # a tensor, an array or lists
     what:str,  # its name, for the message
@@ -28,7 +28,7 @@ def _numbers(
     "Return a tensor of real numbers, or raise."
     try: t = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x, dtype=np.float32))
     except (TypeError, ValueError, RuntimeError) as e:
-        raise FsicError(f'{what}: not a table of numbers ({e}); give ({shape}).') from e
+        raise FsicError(f'{what}: not a table of numbers; give ({shape}).') from e
     if t.ndim<len(shape.split(', ')):
         raise FsicError(f'{what}: expected ({shape}), found the shape {tuple(t.shape)}.')
     return t if t.is_floating_point() else t.float()
@@ -124,7 +124,7 @@ class StoredFeatures(Features):
         "Compute `f` of every image, or take it from the cache."
         return super().map(f, of) if self.cache is None else self.cache(f, self.ids, of)
 
-# %% ../nbs/08_support.ipynb #4cd1760a
+# %% ../nbs/08_support.ipynb #3b7bf14f
 def _truth(
     y,         # a tensor, an array or lists of 0 and 1
     what:str,  # its name, for the message
@@ -132,7 +132,7 @@ def _truth(
     "Return a table of yes and no, or raise."
     try: t = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
     except (TypeError, ValueError, RuntimeError) as e:
-        raise FsicError(f'{what}: not a table of 0 and 1 ({e}); give (images, labels).') from e
+        raise FsicError(f'{what}: not a table of 0 and 1; give (images, labels).') from e
     if t.ndim<2:
         raise FsicError(f'{what}: expected (images, labels), found the shape {tuple(t.shape)}; '
                         'give a row for every image and a column for every label.')
@@ -169,7 +169,7 @@ def _check_rows(
 class Support:
     "Hold what is known of an episode's labels: some images, who carries what, and the words."
     def __init__(self,
-        x:Features,                  # of the S support images
+        x,                           # `Features` of the S support images
         y,                           # whether image j carries label i (*b, S, N)
         g,                           # word vectors (*b, N, W); None for methods without words
         labels=None,                 # numbers of the labels (*b, N), where they have any
@@ -195,7 +195,7 @@ class Support:
         cache = getattr(self.x, 'cache', None)
         return f(self.g) if cache is None or self.labels is None else cache(f, self.labels, 'words')
 
-# %% ../nbs/08_support.ipynb #155ddbd6
+# %% ../nbs/08_support.ipynb #bd78e18c
 def where_unknown(
     known, # which labels are known, as `y`; None: all
     y:Bool[Tensor, "*b n N"], # labels
@@ -227,7 +227,7 @@ def load_episodes(
     g = exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels, batch.known), query, y_query
 
-# %% ../nbs/08_support.ipynb #b68f6fc1
+# %% ../nbs/08_support.ipynb #4599c788
 def mean_bce(
     s:Float[Tensor, "*b n N"], # logits
     y:Bool[Tensor, "*b n N"],  # labels
