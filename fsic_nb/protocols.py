@@ -18,7 +18,8 @@ from jaxtyping import Int
 from .core import FsicError, fingerprint, read_json, rng
 from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
-from .episodes import TRIES, Episode, assign_images, members_of
+from .episodes import (TRIES, Episode, assign_images, check_ranking, find_others,
+                              known_labels, members_of, raise_few_others)
 from .readers import NUSWIDE_NAMES
 
 # %% ../nbs/05b_protocols.ipynb #5c352585
@@ -414,15 +415,21 @@ class FixedEpisodes:
         pool=None, # image numbers that may be queries; None: all
         protocol:str='masked', # which images may be used, see `select`
         seed:int=0, # of drawn queries
+        negatives:int|str=0, # further queries that carry none of the labels; 'all': every one
     ):
         split.check(images)
         _check_fixed(split, part, runs, queries)
         store_attr(but='pool')
         self.names = split.labels(part)
+        check_ranking(len(self.names), negatives, f'{images.name}, {part}')
         self.cols = images.index(self.names)
         self.usable = select(images, self.names, protocol)
         self.pool = self.usable
-        if pool is not None: self.pool = np.intersect1d(self.usable, np.asarray(pool, int))
+        self.others = find_others(images, self.names, self.cols, protocol)
+        if pool is not None:
+            pool = np.asarray(pool, int)
+            self.pool = np.intersect1d(self.usable, pool)
+            self.others = np.intersect1d(self.others, pool)
         by_name = _by_name(images)
         self.supports = []
         for r, run in runs.items():
@@ -450,12 +457,25 @@ def __getitem__(self:FixedEpisodes,
     support = self.supports[e]
     query = np.setdiff1d(self.pool, support)
     if self.queries!='all': query = self._drawn(int(e), query)
-    y, y_query = (self.images.labels[np.ix_(ids, self.cols)] for ids in (support, query))
+    if self.negatives: query = np.concatenate([query, self._drawn_others(int(e))])
+    both = support, query
+    y, y_query = (self.images.labels[np.ix_(ids, self.cols)] for ids in both)
+    known, known_query = (known_labels(self.images, ids, self.cols) for ids in both)
     for n, k in zip(self.names, y_query.sum(0)):
         if not k:
             raise FsicError(f'run {list(self.runs)[e]}: no image is left to ask about {n}; '
                             'give a larger pool.')
-    return Episode(support, query, self.cols, y, y_query, int(e), 0, self.shots, self.queries)
+    return Episode(support, query, self.cols, y, y_query, int(e), 0, self.shots, self.queries,
+                   known, known_query)
+
+@patch
+def _drawn_others(self:FixedEpisodes, e:int)->Int[np.ndarray, "n"]:
+    "Draw the queries that carry none of the labels."
+    if self.negatives=='all': return self.others
+    n = len(self.others)
+    if n<self.negatives: raise_few_others(self.images, self.negatives, n)
+    order = rng(self.seed, 'fixed negatives', self.part, e).random(n).argsort()
+    return self.others[order[:self.negatives]]
 
 @patch
 def _drawn(self:FixedEpisodes, e:int, free:Int[np.ndarray, "n"])->Int[np.ndarray, "Q"]:
@@ -472,5 +492,6 @@ def _drawn(self:FixedEpisodes, e:int, free:Int[np.ndarray, "n"])->Int[np.ndarray
 @patch
 def fingerprint(self:FixedEpisodes)->str:
     "Return a hash of everything that the episodes are a function of."
+    more = [self.negatives] if self.negatives else []
     return fingerprint(self.images.fingerprint(), self.split.fingerprint(), self.runs, self.part,
-                       self.queries, self.pool, self.protocol, self.seed)
+                       self.queries, self.pool, self.protocol, self.seed, *more)

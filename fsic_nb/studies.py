@@ -387,7 +387,7 @@ def compare(
     begin = time.perf_counter()
     out = Path(out).expanduser()
     check_data(data, root, how.seed)
-    if how.episodes<2: raise FsicError(f'--episodes {how.episodes}: an interval needs at least 2.')
+    if how.episodes<1: raise FsicError(f'--episodes {how.episodes}: expected 1 or more.')
     check_out(out)
     runs = [read_run(p) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
     there = [r['method'] for r in runs]
