@@ -53,11 +53,12 @@ def command(
 
 # %% ../nbs/33_cli.ipynb #e54ccec3
 def takes_options(
-    but:tuple=(), # fields of `Options` that the command does not take
+    *only:str, # fields of `Options`; none: all
 ): # a decorator
     "Give a command with `**kwargs` the fields of `Options`, with their comments as help."
+    but = [k for k in vars(Options()) if only and k not in only]
     def decorate(f):
-        f = delegates(Options, but=list(but))(f)
+        f = delegates(Options, but=but)(f)
         f.__delwrap__ = Options                      # whose source has the comments
         return f
     return decorate
@@ -117,7 +118,7 @@ def fsic_train(
     if dry_run and not config:
         raise FsicError('--dry-run needs --config, a cell of which to say what it will cost.')
     reading = {k: v for k, v in kwargs.items() if k in READING}
-    if dry_run: fsic_nb.costs.cost_of(config, root, gpu)
+    if dry_run: fsic_nb.costs.cost_of(config, root, gpu, **reading)
     elif config: fsic_nb.studies.run_cell(config, root, out, seed, **reading)
     else: fsic_nb.studies.learn(method, data, root, out, seed or 0, quick, **kwargs)
 
@@ -147,11 +148,13 @@ def fsic_evaluate(
 
 # %% ../nbs/33_cli.ipynb #bbb1ba51
 @command('fsic_prepare --data coco --root data/coco')
+@takes_options('annotations', 'difficult', 'pictures', 'negatives')
 def fsic_prepare(
-    data:str='', # voc, coco, nuswide, imaterialist, folder or csv
-    root:str=None, # the data set's folder, as data/README.md shows it (csv: the file)
+    data:str='', # voc, coco, nuswide, imaterialist, folder, csv ...
+    root:str=None, # where the data lie, as data/README.md shows it (csv: the file)
     out:str=None, # the manifest (default: NAME_manifest.jsonl in this folder)
     workers:int=None, # threads (default: one per processor, at most 8)
+    **kwargs,
 ):
     "Check a data set: open all images, write a manifest, list what is broken. No download."
     readers = fsic_nb.readers.READERS
@@ -160,7 +163,9 @@ def fsic_prepare(
     if not root: raise FsicError(f'--data {data} needs --root, where the data set lies.')
     if workers is not None and workers<1:
         raise FsicError(f'--workers {workers}: expected 1 or more.')
-    sys.exit(fsic_nb.prepare.prepare_data(data, root, out or f'{data}_manifest.jsonl', workers))
+    out = out or f'{data}_manifest.jsonl'
+    reading = Options(**kwargs).reading()
+    sys.exit(fsic_nb.prepare.prepare_data(data, root, out, workers, **reading))
 
 # %% ../nbs/33_cli.ipynb #9062b76c
 @command('fsic_finetune --data voc --root DIR --backbone resnet50 --max-images 64 --out run')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATA', 'SCENES', 'PHOTOGRAPHS', 'Experiment', 'say_centre', 'check_data', 'check_options', 'read_images',
            'check_training', 'choose_backbone', 'take_whole', 'extract_whole', 'prepare', 'widest_episodes', 'can_draw',
-           'suggest_options', 'draw_test']
+           'suggest_options', 'ask_without', 'draw_test']
 
 # %% ../nbs/07_experiment.ipynb #5e0d2700
 import os, time
@@ -20,7 +20,7 @@ from torch import Tensor
 from .backbones import Backbone, classifier, load_backbone
 from .core import FsicError, say
 from .data import ImageSet, LabelSplit, select
-from .episodes import Episodes, TooFewImages
+from .episodes import Episodes, TooFewImages, find_others
 from .features import extract
 from .names import class_cosines, class_texts
 from .prepare import check_image, map_in_order
@@ -324,7 +324,7 @@ def suggest_options(
     given = ' or '.join(' '.join(f'--{k} {v}' for k, v in kw.items()) for kw in found)
     out = [f'with {given} all labels can be drawn'] if found else []
     try: eps = widest_episodes(exp.images, exp.split, shots, n, seed, queries=exp.queries,
-                               protocol=exp.protocol)
+                               protocol=exp.protocol, negatives=exp.options.negatives)
     except FsicError: return '; '.join(out) or 'add images, or leave labels out of the split'
     kept = eps.split.labels('test')
     count = dict(zip(exp.images.names, exp.images.counts()))
@@ -332,6 +332,24 @@ def suggest_options(
     return '; '.join([*out, f'with --few drop {", ".join(gone)} would be left out'])
 
 # %% ../nbs/07_experiment.ipynb #d8d76ad7
+def ask_without(
+    exp:Experiment,
+    label:str, # the only test label
+    say=say,   # called with one line
+)->Experiment: # with negatives
+    "Let the queries of a single test label have images without it, or raise if there are none."
+    cols = exp.images.index([label])
+    for protocol in dict.fromkeys([exp.protocol, 'masked']):
+        there = len(find_others(exp.images, [label], cols, protocol))
+        if there<exp.queries: continue
+        say(f'          {label} is the only test label, so {exp.queries} images without it are '
+            f'queries, too (as with --protocol {protocol} --negatives {exp.queries})')
+        return replace(exp, protocol=protocol,
+                       options=replace(exp.options, negatives=exp.queries))
+    raise FsicError(f'{exp.images.name}: {label} is the only test label, so every query image '
+                    'carries it and every method scores 100 %; add another label, or images '
+                    'without any label and --negatives 4.')
+
 def draw_test(
     exp:Experiment,
     shots:int,  # K
@@ -341,10 +359,7 @@ def draw_test(
 )->Episodes:
     "Draw the test episodes of an evaluation."
     names = exp.split.labels('test')
-    if len(names)==1 and not exp.options.negatives:
-        raise FsicError(f'{exp.images.name}: {names[0]} is the only test label, so every query '
-                        'image carries it and every method scores 100 %; add another label, or '
-                        'images without it and --negatives 4.')
+    if len(names)==1 and not exp.options.negatives: exp = ask_without(exp, names[0], say)
     if exp.options.few!='drop':
         try:
             eps = exp.episodes('test', shots, seed)
@@ -352,9 +367,8 @@ def draw_test(
             return eps
         except TooFewImages as e: short = e
         raise TooFewImages(short.what, suggest_options(exp, shots, n, seed), short.labels)
-    extra = dict(negatives=exp.options.negatives) if exp.options.negatives else {}
     eps = widest_episodes(exp.images, exp.split, shots, max(20, n), seed, queries=exp.queries,
-                          protocol=exp.protocol, **extra)
+                          protocol=exp.protocol, negatives=exp.options.negatives)
     kept = eps.split.labels('test')
     count = dict(zip(exp.images.names, exp.images.counts()))
     out = [f'{x} ({count[x]} images)' for x in names if x not in kept]

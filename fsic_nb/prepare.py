@@ -215,18 +215,17 @@ def find_copies(
     return [paths for paths in by_content.values() if len(paths)>1]
 
 # %% ../nbs/01f_prepare.ipynb #05bd54ac
-def _describe(v)->str: return ', '.join(map(str, v)) if isinstance(v, list) else str(v)
-
 def prepare_data(
     data:str, # a key of `READERS`
     root:str|Path, # the data set's folder (csv: the file)
     out:str|Path, # the manifest to write
     workers:int|None=None, # threads
     say=print, # called with one line a finding
+    **options, # further options of the reader
 )->int: # 0, or 1 if an image is broken
     "Read a data set, check all its images, and say what was found."
-    images = read(data, root, files='unchecked')
-    say(f'{images!r}; '+', '.join(f'{k}: {_describe(v)}' for k, v in images.info.items()))
+    images = read(data, root, files='unchecked', **options)
+    for line in images.describe(): say(line)
     root = Path(root).expanduser()
     records = prepare_tree(images, out, workers, root if root.is_dir() else root.parent)
     broken = [r['broken'] for r in records if 'broken' in r]
