@@ -116,7 +116,7 @@ def read_json(
     hook=None, # called with every object as a dict, gives what to keep of it (json's `object_hook`)
 ):
     "Read JSON; a missing or damaged file is a `FsicError` that names it."
-    try: return json.loads(Path(path).read_text(encoding='utf-8-sig'), object_hook=hook)
+    try: return json.loads(Path(path).read_bytes(), object_hook=hook) # UTF-8 or 16, a BOM or not
     except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e

@@ -139,7 +139,7 @@ def describe(self:ImageSet,
     out = about.get('left_out', {})
     if isinstance(out, int): out = dict(images=out)              # of an old manifest
     if out := {why: k for why, k in out.items() if k}:
-        lines.append('left out: '+', '.join(f'{k:,} {why}' for why, k in out.items()))
+        lines.append('left out: '+', '.join(f'{why} {k:,}' for why, k in out.items()))
     return lines+list(about.get('notes', ()))
 
 # %% ../nbs/01_data.ipynb #38be8070

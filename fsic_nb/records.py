@@ -43,7 +43,8 @@ def part_of(
 
 # %% ../nbs/01b_records.ipynb #8a4365a9
 PLACES = ('{here}', '{root}', '{root}/images', '{root}/images/{part}', '{root}/{part}',
-          '{root}/{part}/images', '{here}/images', '{root}/data', '{root}/JPEGImages')
+          '{root}/{part}/images', '{here}/images', '{root}/data', '{root}/JPEGImages',
+          '{here}/data', '{here}/JPEGImages')
 
 _LEADS_OUT = re.compile(r'^$|^/|^[A-Za-z]:|(^|/)\.\.(/|$)|[\\\0]')
 
@@ -64,13 +65,15 @@ class Folder:
         path:str|Path, # the folder; one that does not exist is empty
     ):
         self.files = {}   # name -> bytes
-        self.folders = {} # plain name -> name
+        self.folders = {} # name and plain name -> name
         try:
             with os.scandir(path) as it: entries = list(it)
         except (FileNotFoundError, NotADirectoryError): entries = []
         for e in entries:
             if e.is_file(): self.files[e.name] = e.stat().st_size
-            elif e.is_dir(): self.folders.setdefault(plain_name(e.name), e.name)
+            elif e.is_dir():
+                self.folders.setdefault(plain_name(e.name), e.name)
+                self.folders[e.name] = e.name        # as it is spelt, if two are alike
         self.alike = {}   # plain name, with or without ending -> names
         for n in self.files:
             stem, suffix = os.path.splitext(plain_name(n))
@@ -113,7 +116,8 @@ class Finder:
         key = path, below
         if key not in self.known:
             for n in filter(None, below.split('/')):
-                own = path and self.folder(path).folders.get(plain_name(n))
+                has = self.folder(path).folders if path else {}
+                own = has.get(n) or has.get(plain_name(n))
                 path = own and f'{path}/{own}'
             self.known[key] = path
         return self.known[key]
@@ -138,9 +142,12 @@ def __call__(self:Finder,
     part:str='', # the part it belongs to, as it is written
 )->str|None: # the path of the file
     "Return the file that is meant by a name, or None."
+    raw = name
     name, base = split_name(name)
-    tries = [name] if not _LEADS_OUT.search(name) else []
-    if base!=name and os.path.splitext(base)[1].lower() in SUFFIXES: tries.append(base)
+    tries = [raw, name]
+    if os.path.splitext(base)[1].lower() in SUFFIXES:
+        tries += [name[k+1:] for k, c in enumerate(name) if c=='/'] # without a folder, two, ...
+    tries = [n for n in dict.fromkeys(tries) if not _LEADS_OUT.search(n.replace('\\', '_'))]
     for n in tries:
         sub, _, last = n.rpartition('/')
         for place in self.places:
@@ -211,8 +218,7 @@ def find_files(
     found = [find(r.image, r.here, r.part) for r in records]
     _check_names(records, found)
     if files=='unchecked':
-        return [p or os.path.join(r.here or find.root, split_name(r.image)[1])
-                for p, r in zip(found, records)]
+        return [p or _guess(find, r) for p, r in zip(found, records)]
     def size(p): return find.folder(os.path.dirname(p)).files[os.path.basename(p)]
     bad = [k for k, p in enumerate(found) if p is None or not size(p)]
     if len(bad)==len(records) or bad and files=='all':
@@ -222,6 +228,12 @@ def find_files(
         raise FsicError(f'{r.where}: {r.image} is {what}, as {len(bad)} of {len(records)} listed '
                         f'images are; put them {_looked_in(find)}{how}.')
     return [None if p is None or not size(p) else p for p in found]
+
+def _guess(find:Finder, r:Record)->str:
+    "Say where a file that is not there should be."
+    name, base = split_name(r.image)
+    folder = find.root if find.places==PLACES else find.pictures
+    return os.path.join(folder, base if _LEADS_OUT.search(name) else name)
 
 def _check_names(records:list, found:list):
     "Raise if a name is no file's, or two names with different folders lead to one file."
@@ -281,10 +293,13 @@ def _tables(name:str, joined:dict, names:list, info:dict)->ImageSet:
     partly = any(r.no is not None or r.unknown for r in records)
     unknown = np.zeros_like(labels) if partly else None
     for i, r in enumerate(records if partly else ()):
-        if r.no is not None: unknown[i, [k for n, k in col.items() if n not in r.no]] = True
+        if r.no is not None:
+            unknown[i] = True
+            unknown[i, [col[n] for n in r.no if n in col]] = False
         unknown[i, [col[n] for n in r.unknown if n in col]] = True
     if partly: unknown &= ~labels
-    parts = [part_of(r.part) or r.part for r in records]
+    means = {r.part: part_of(r.part) for r in records}
+    parts = [r.part if means[r.part] is None else means[r.part] for r in records]
     boxes = [[(col[n], *box) for n, *box in r.boxes if n in col] for r in records]
     return ImageSet(list(joined), names, labels, name, info, unknown,
                     parts if any(parts) else None, boxes if any(boxes) else None)
