@@ -127,6 +127,7 @@ def split_of(
     if m:=FREQUENCY.fullmatch(split):
         s = split_by_frequency(images, *map(int, m.groups()), need, f'{images.name}_{split}')
     else: s = load_split(split)
+    s.check(images)
     s, out = s.restrict(images, need, protocol=protocol)
     return s, out['val']
 
@@ -208,14 +209,12 @@ def choose_split(
         return coco_base(images), 'masked', {}
     protocol = options.protocol or protocol
     if not split: return split_own(images), protocol, {}
-    try:
-        found, few = split_of(split, images, SHOTS[-1]+QUERIES, protocol)
-        found.check(images)
+    try: split, few = split_of(split, images, SHOTS[-1]+QUERIES, protocol)
     except FsicError as e:
         if split not in SPLITS: raise
         raise FsicError(f'{e} Or give a split of these labels, --split FILE, such as '
                         f'{example_split(images.names)}.') from None
-    return found, protocol, few
+    return split, protocol, few
 
 # %% ../nbs/05b_protocols.ipynb #d0a1b005
 AS_COCO = dict(aeroplane='airplane', motorbike='motorcycle', diningtable='dining table') # from VOC
