@@ -148,7 +148,7 @@ def id_of(
 
 def category_names(
     categories:list, # as COCO has them
-    path:Path,       # the file
+    path:str|Path, # the file
 )->dict: # id -> name, in the order of the ids where these are numbers
     "Collect the names of the categories; one without an id goes by its name."
     names = {}
@@ -186,7 +186,7 @@ def image_name(
 # %% ../nbs/01c_annotations.ipynb #c76ba473
 def coco_images(
     d:dict,     # the file
-    path:Path,  # its name
+    path:str|Path, # its name
     names:dict, # id -> label
 )->dict: # id -> Record
     "Make a record of every image; LVIS says which labels are certainly not there."
@@ -222,7 +222,7 @@ def add_labels(
     records:dict,     # id -> Record; these are changed
     names:dict,       # id -> label
     annotations:list, # as COCO has them
-    path:Path,        # the file
+    path:str|Path, # the file
     crowds_count:bool, # are crowds labels?
 )->int: # how many crowds there are
     "Give every image the labels of its objects."
@@ -256,7 +256,7 @@ def is_coco(
 
 def coco_dialect(
     d:dict,     # the file
-    path:Path,  # its name
+    path:str|Path, # its name
     names:dict, # id -> label
 )->str:
     "Tell which tool wrote a COCO file."
@@ -274,7 +274,7 @@ def coco_dialect(
 # %% ../nbs/01c_annotations.ipynb #8421edfb
 def list_coco(
     d:dict,    # the file
-    path:Path, # its name
+    path:str|Path, # its name
 )->Listing:
     "Read a file with images, categories and annotations."
     for kind in ('images', 'categories'):
@@ -305,7 +305,7 @@ def list_coco(
 # %% ../nbs/01c_annotations.ipynb #c62729d4
 def list_createml(
     items:list, # [{"image": ..., "annotations": [...]}]
-    path:Path,  # the file
+    path:str|Path, # the file
 )->Listing:
     "Read CreateML's list, of image labels or of boxes."
     out = Listing('CreateML', '', [])
@@ -329,7 +329,7 @@ def list_createml(
 # %% ../nbs/01c_annotations.ipynb #52e8875c
 def list_fiftyone(
     d:dict,    # {"classes": [...], "labels": {name: number, name or list of them}}
-    path:Path, # the file
+    path:str|Path, # the file
 )->Listing:
     "Read FiftyOne's image labels."
     classes = d.get('classes') or []

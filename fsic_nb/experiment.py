@@ -22,12 +22,12 @@ from .core import FsicError, say
 from .data import ImageSet, LabelSplit, select
 from .episodes import Episodes, TooFewImages, find_others
 from .features import extract
-from .names import class_cosines, class_texts
+from .names import LabelWords, class_cosines, class_texts, is_informed
 from .prepare import check_image, map_in_order
 from .protocols import QUERIES, READING, WORDS, Options, choose_split, example_split
 from .readers import READERS, read
 from .scenes import QUICK, SceneSet, make_scenes
-from .words import label_vectors, load_words
+from .words import load_words
 
 # %% ../nbs/07_experiment.ipynb #ddb1a0d5
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Experiment:
     images:ImageSet
     split:LabelSplit
     features:object         # a `FeatureStore`, or anything with its `[ids]`, `mean_of` and `len`
-    words:Float[Tensor, "n W"] # word vectors of all labels
+    words:object            # word vectors (n, W) of all labels: a tensor, or `LabelWords`
     scenes:SceneSet|None = None # true masks, where there are any
     protocol:str = 'strict' # which images may be used, see `select`
     queries:int = QUERIES   # query images drawn per label
@@ -234,7 +234,7 @@ def prepare(
     check:Callable|None=None, # (images, split) -> None; raises before features are extracted
     **options,          # the fields of `Options`, such as split, backbone and size
 )->Experiment:
-    "Build or read the images, extract their features and look up the words."
+    "Build or read the images and extract their features; words are looked up when they are read."
     start = time.perf_counter()
     options = Options(**options)
     check_data(data, root, seed)
@@ -248,7 +248,10 @@ def prepare(
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'
     say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels '
         f'of {bb.name}@{bb.size}, {time.perf_counter()-start:.1f} s ({speed})')
-    words = torch.as_tensor(label_vectors(load_words(options.words or WORDS), images.names))
+    # the scenes' words are read apart, t-shirt as two: so were all numbers made
+    names = [n.replace('-', ' ') for n in images.names] if scenes else images.names
+    own = [n for part in ('train', 'val', 'test') for n in split.labels(part)]
+    words = LabelWords(names, options.words or WORDS, own, say)
     # COCO's own default, see `coco_base`
     if split.name=='coco' and not options.split: options = replace(options, few='drop')
     queries = options.queries or QUERIES
@@ -263,7 +266,9 @@ def name_cosines(self:Experiment)->Float[Tensor, "N n"]: # of all labels, with t
                         'whose classes a name could be compared with; '
                         "leave out methods that need the name, or use 'lite0'.")
     classes = class_texts(len(self.head[1]))
-    return torch.as_tensor(class_cosines(classes, self.images.names, load_words('minilm')))
+    cos = torch.as_tensor(class_cosines(classes, self.images.names, load_words('minilm')))
+    if isinstance(self.words, LabelWords): self.words.tell(is_informed(cos).numpy())
+    return cos
 
 # %% ../nbs/07_experiment.ipynb #f7ed4812
 def widest_episodes(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .core import FsicError
 from .embed import read_chunks
-from .names import class_prior
+from .names import class_prior, is_informed
 from .refine import log_mean_exp, solve_spd
 from .refined import Encoder
 from .support import Features, Support, needs_no_example
@@ -40,7 +40,7 @@ def name_points(
     q:Float[Tensor, "*b N n"], # prior over its classes, see `class_prior`
 )->Float[Tensor, "*b N D"]: # of length one
     "Place the names of labels in the space of whole-image vectors."
-    point = F.normalize(q.sqrt()-encoder.vocabulary.mean, dim=-1)
+    point = F.normalize(q.sqrt()-encoder.vocabulary.mean, dim=-1)*is_informed(q)[..., None]
     return F.pad(point, (encoder.proj.out_features, 0))
 
 def number_labels(
@@ -51,6 +51,7 @@ def number_labels(
     if support.labels is None:
         raise FsicError(f'{what}: the support does not say which labels it holds; '
                         'make it with `load_episodes`.')
+    if not support.y.shape[-2]: support.g    # without an example raises if no name says anything
     return torch.as_tensor(support.labels)
 
 # %% ../nbs/16_named.ipynb #f19c8f8a
@@ -60,7 +61,7 @@ def evidence(
     rates:Float[Tensor, "n"],      # usual probabilities of the classes
 )->Float[Tensor, "*b N M"]:
     "Compute how much more than usual the classes of each label are seen."
-    return (q/rates@p.mT).log()
+    return torch.where(is_informed(q)[..., None], (q/rates@p.mT).log(), 0)
 
 @torch.no_grad()
 def class_rates(

@@ -14,7 +14,7 @@ from pathlib import Path
 from .core import FsicError
 from .data import ImageSet, plain_name
 from .pictures import SUFFIXES
-from .records import Finder, Listing, Record, part_of, split_name, to_images
+from .records import Finder, Listing, Record, join_records, part_of, to_images
 
 # %% ../nbs/01d_tables.ipynb #1d000011
 def _text(path:Path)->str:
@@ -74,7 +74,7 @@ def _is_image(cell:str)->bool:
 @dataclass(slots=True)
 class Row:
     "Hold a row of a table."
-    cells:list
+    cells:list   # of str
     where:str    # 'file, line 3'
     part:str=''  # what the file's folder or name says
     here:str=''  # the folder in which images are sought first
@@ -92,7 +92,8 @@ def _rows(path:Path, text:str, sep:str)->list: # of `Row`
     try:
         for k, cells in enumerate(reader if sep!=' ' else map(_at_blank, lines)):
             cells = [c.strip() for c in cells]
-            if not any(cells) or _is_comment(cells) and (out or not _names_image(cells[0])): continue
+            if not any(cells): continue
+            if _is_comment(cells) and (out or not _names_image(cells[0])): continue
             out.append(Row(cells, f'{path}, line {reader.line_num or k+1}', here=here))
     except csv.Error as e:
         raise FsicError(f'{path}, line {reader.line_num}: no valid CSV ({e}); correct it.') from e
@@ -109,15 +110,15 @@ def _is_comment(cells:list)->bool:
     return bool(re.match(r'#\s' if not alone else '#|sep=', cells[0], re.I))
 
 # %% ../nbs/01d_tables.ipynb #1d000021
-def _column(rows:list, j:int)->list: # of str
+def _cells(rows:list, j:int)->list: # of str
     "Take a column; a row that is too short has nothing there."
     return [r.cells[j] if j<len(r.cells) else '' for r in rows]
 
 def _image_column(rows:list)->tuple: # number; whether its cells have endings
     "Find the column of images."
     width = max(len(r.cells) for r in rows)
-    body = rows[1:] or rows
-    share = [sum(map(_is_image, _column(body, j)))/len(body) for j in range(width)]
+    body = rows[1:1001] or rows
+    share = [sum(map(_is_image, _cells(body, j)))/len(body) for j in range(width)]
     if max(share)>=.5: return share.index(max(share)), True
     keys = [_key(c) for c in rows[0].cells]
     for words in (_IMAGE, _VAGUE):
@@ -129,16 +130,18 @@ def _image_column(rows:list)->tuple: # number; whether its cells have endings
 def _has_heading(rows:list, image:int, endings:bool, find)->bool:
     "Say whether the first row is a heading; `find` looks for a file."
     first = rows[0].cells
-    if endings: return not _is_image(_column(rows, image)[0])
+    if endings: return not _is_image(_cells(rows, image)[0])
     if any(map(_names_image, first)): return True
-    def there(r): return find(_column([r], image)[0], r.here)
+    def there(r): return find(_cells([r], image)[0], r.here)
     again = {c for r in rows[1:] for c in r.cells}
     if len(rows)==1 or set(first) & again or there(rows[0]): return False
     return there(rows[1]) is not None
 
 # %% ../nbs/01d_tables.ipynb #1d000031
-YES = {'1', '1.0', 'true', 'yes', 'y', 't', 'x'}
-NO = {'0', '0.0', 'false', 'no', 'n', 'f'}
+_FLAGS = (({'1', '1.0'}, {'0', '0.0'}), ({'true'}, {'false'}), ({'yes'}, {'no'}), ({'y'}, {'n'}),
+          ({'t'}, {'f'}), ({'x'}, set()))
+YES = set().union(*(yes for yes, _ in _FLAGS))
+NO = set().union(*(no for _, no in _FLAGS))
 NOT_SAID = {'', '-1', '-1.0', '?', 'nan'}
 
 _LABEL = re.compile('(image|object|class|category|label|tag|true)?(labels?|tags?|class(es)?|'
@@ -148,6 +151,7 @@ _SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase)')
 _IS_PART = re.compile('is(valid|val|validation|test|train|training)(image|set)?')
 _BOX = dict(xmin=0, x1=0, left=0, ymin=1, y1=1, top=1, xmax=2, x2=2, right=2,
             ymax=3, y2=3, bottom=3)
+_SURE = re.compile('(confidence|prob|probability)')
 _NUMBER = re.compile(r'-?\d*[.,]?\d+(e[-+]?\d+)?\s*%?', re.I)
 
 def kind_of(
@@ -157,7 +161,8 @@ def kind_of(
     "Find what a column holds, by its heading or else by its cells."
     key = _key(heading)
     some = {c.lower() for c in cells}
-    flags = some<=YES|NO|NOT_SAID and bool(some & (YES|NO))
+    clear = some-NOT_SAID
+    flags = bool(clear) and any(clear<=yes|no for yes, no in _FLAGS)
     parts = all(part_of(c) is not None or c=='unassigned' for c in some)
     if _IS_PART.fullmatch(key) and flags: return 'part'
     if key in _BOX: return 'box'
@@ -171,17 +176,18 @@ def kind_of(
 @dataclass
 class Columns:
     "Say which columns hold what, by number."
-    image:int
-    part:list = field(default_factory=list)
+    image:int # names of files
+    part:list = field(default_factory=list)   # the first that says one
     labels:list = field(default_factory=list) # cells hold labels
     flags:list = field(default_factory=list)  # headings are labels
     box:list = field(default_factory=list)    # xmin, ymin, xmax, ymax
+    sure:list = field(default_factory=list)   # 1 where the label of the row is there, else 0
 
 def _by_place(kinds:dict, rows:list, columns:Columns):
     "Choose among the columns of a table without heading."
     rest = [j for j, kind in kinds.items() if kind in ('flag', 'number', 'text')]
     text = [j for j in rest if kinds[j]=='text']
-    plain = {c.lower() for j in rest for c in _column(rows, j)}<={'0', '1', 'false', 'true'}
+    plain = {c.lower() for j in rest for c in _cells(rows, j)}<={'0', '1', 'false', 'true'}
     if len(rest)>1 and plain:
         raise FsicError(f'{rows[0].where}: cells of {rows[0].cells[rest[0]]} may be a column '
                         'for each label, or be labels themselves; name the columns in a first row, '
@@ -195,10 +201,48 @@ def _by_place(kinds:dict, rows:list, columns:Columns):
 
 def _mixed(rows:list, text:list, numbers:list)->FsicError:
     "Say that columns of words and of numbers stand side by side."
-    some = ' '.join(_column(rows, text[0])).split()[:1] + [rows[0].cells[-1]]
+    some = ' '.join(_cells(rows, text[0])).split()[:1] + [rows[0].cells[-1]]
     return FsicError(f'{rows[0].where}: {len(text)} columns hold words and {len(numbers)} numbers '
                      f'or flags ({", ".join(some)}), and all or some may be labels; name the '
                      'columns in a first row, such as image,labels,is_valid.')
+
+# %% ../nbs/01d_tables.ipynb #1d000036
+_COUNTS = set('id index count nr unnamed'.split())
+_ABOUT = _COUNTS | set('age width height depth size area year fold confidence score time date '
+                       'number lat lon seed'.split())
+
+def _words(heading:str)->list:
+    "Take a heading apart: Region_Count is region, count; pandas calls its index Unnamed: 0."
+    words = [w for w in re.split(r'[\W_]+', heading.lower()) if w]
+    return words[:1] if words[:1]==['unnamed'] else words
+
+def _no_label(j:int, heads:list, rows:list)->FsicError:
+    "Say that a column holds numbers that are no labels."
+    some = next((c for c in _cells(rows, j) if c.lower() not in YES|NO|NOT_SAID), '')
+    return FsicError(f'{rows[0].where}: column {heads[j] or j+1} holds numbers such as {some}, '
+                     'and a probability or an amount is no label; write 1 where the label is there '
+                     'and 0 elsewhere, or take the column out.')
+
+def _refuse_amounts(columns:Columns, kinds:dict, heads:list, rows:list):
+    "Raise if a label would be a fraction, or a number stands among flags."
+    for j, kind in kinds.items():
+        if kind!='number': continue
+        broken = any(re.search(r'[.,%]', c.removesuffix('.0')) for c in _cells(rows, j))
+        among = columns.flags and heads[j] and not {*_words(heads[j])[-1:]} & _ABOUT
+        if among or broken and (j in columns.labels or j in columns.sure):
+            raise _no_label(j, heads, rows)
+
+def _flags_win(named:list, flags:list, heads:list, rows:list)->bool:
+    "Say whether columns of flags repeat a column of labels; if not, only one of both is meant."
+    own = [j for j in flags if not re.match(r'(is|has)[_A-Z]', heads[j])]
+    names = {plain_name(heads[j]) for j in own}
+    cells = {c for j in named for c in _cells(rows, j)}
+    words = {plain_name(w).strip() for c in cells for w in (c, *re.split(r'[\[\]\'",;| ]+', c))}
+    if len(own)<2 or names & words: return bool(names & words)
+    some = ', '.join(heads[j] for j in own[:3])
+    raise FsicError(f'{rows[0].where}: the labels may be the {len(cells)} cells of '
+                    f'{heads[named[0]]} or the {len(own)} columns {some}; '
+                    'take out the columns that are no labels.')
 
 # %% ../nbs/01d_tables.ipynb #1d000035
 def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
@@ -206,7 +250,7 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     def of(*some): return [j for j, kind in kinds.items() if kind in some]
     named = [j for j in of('flag', 'number', 'text', 'empty') if _LABEL.fullmatch(_key(heads[j]))]
     text = [j for j in named if kinds[j]=='text']
-    flags = [j for j in of('flag') if heads[j]]
+    flags = [j for j in of('flag') if _words(heads[j]) and _words(heads[j])[-1] not in _COUNTS]
     if flags: named = [j for j in named if kinds[j]!='empty']
     if len(flags)>1 and set(named)<=set(flags): named = []       # label_0, label_1
     flags = [j for j in flags if j not in named]
@@ -220,9 +264,11 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     elif len(rest)==1 or rest and len({_key(heads[j]).rstrip('0123456789') for j in rest})==1:
         columns.labels = rest
     else: raise _unclear(rest, kinds, heads, rows)
+    if columns.labels and not columns.box:
+        columns.sure = [j for j in of('flag', 'number') if _SURE.fullmatch(_key(heads[j]))]
     last = max(columns.labels, default=len(heads))   # cells beyond image,labels go on with labels
     columns.labels += [j for j in of('flag', 'number', 'text') if j>last and not heads[j]]
-    _check_numbers(columns, kinds, heads, rows)
+    _refuse_amounts(columns, kinds, heads, rows)
 
 def _unclear(rest:list, kinds:dict, heads:list, rows:list)->FsicError:
     "Say that no column can be told to hold the labels."
@@ -230,37 +276,6 @@ def _unclear(rest:list, kinds:dict, heads:list, rows:list)->FsicError:
     some = ', '.join(heads[j] for j in rest[:5]) or 'nothing beside the images'
     return FsicError(f'{rows[0].where}: which column holds the labels is not clear '
                      f'({some}); call it labels in the first row.')
-
-# %% ../nbs/01d_tables.ipynb #1d000036
-_ABOUT = set('id index age width height depth size area year count fold confidence score time '
-             'date number nr lat lon seed'.split())
-
-def _no_label(j:int, heads:list, rows:list)->FsicError:
-    "Say that a column holds numbers that are no labels."
-    some = next((c for c in _column(rows, j) if c.lower() not in YES|NO|NOT_SAID), '')
-    return FsicError(f'{rows[0].where}: column {heads[j] or j+1} holds numbers such as {some}, and a '
-                     'probability or an amount is no label; write 1 where the label is there and 0 '
-                     'elsewhere, or take the column out.')
-
-def _check_numbers(columns:Columns, kinds:dict, heads:list, rows:list):
-    "Raise if a label would be a fraction, or a number stands among flags."
-    for j, kind in kinds.items():
-        if kind!='number': continue
-        broken = any(re.search(r'[.,%]', c.removesuffix('.0')) for c in _column(rows, j))
-        words = re.split(r'[\W_]+', heads[j].lower())
-        among = columns.flags and heads[j] and words[-1] not in _ABOUT
-        if among or broken and j in columns.labels: raise _no_label(j, heads, rows)
-
-def _flags_win(named:list, flags:list, heads:list, rows:list)->bool:
-    "Say whether columns of flags repeat what a column of labels says; if not, one of both is meant."
-    own = [j for j in flags if not re.match(r'(is|has)[_A-Z]', heads[j])]
-    names = {plain_name(heads[j]) for j in own}
-    cells = {c for j in named for c in _column(rows, j)}
-    words = {plain_name(w).strip() for c in cells for w in (c, *re.split(r'[\[\]\'",;| ]+', c))}
-    if len(own)<2 or names & words: return bool(names & words)
-    raise FsicError(f'{rows[0].where}: the labels may be the {len(cells)} cells of '
-                    f'{heads[named[0]]} or the {len(own)} columns {", ".join(heads[j] for j in own[:3])}'
-                    '; take out the columns that are no labels.')
 
 # %% ../nbs/01d_tables.ipynb #1d000037
 def columns_of(
@@ -271,14 +286,14 @@ def columns_of(
     "Find what each column of a table holds, or raise an error that says what is not clear."
     width = max(len(r.cells) for r in rows)
     heads = [*(heading or ()), *['']*width][:max(width, len(heading or ()))]
-    kinds = {j: kind_of(h, _column(rows, j)) for j, h in enumerate(heads) if j!=image}
+    kinds = {j: kind_of(h, _cells(rows, j)) for j, h in enumerate(heads) if j!=image}
     columns = Columns(image, [j for j, kind in kinds.items() if kind=='part'])
     if heading is None: _by_place(kinds, rows, columns)
     else: _by_heading(kinds, heads, rows, columns)
-    cells = {c for j in columns.labels for c in _column(rows, j)}-{''}
+    cells = {c for j in columns.labels for c in _cells(rows, j)}-{''}
     only_parts = cells and all(map(part_of, cells))
     if only_parts or not (columns.labels or columns.flags):
-        both = sorted(cells)[:3] or sorted({_column(rows, j)[0] for j in columns.part})
+        both = sorted(cells)[:3] or sorted({_cells(rows, j)[0] for j in columns.part})
         raise FsicError(f'{rows[0].where}: no column holds labels ({", ".join(both) or "none"} may '
                         'be parts or labels); add a column called labels.')
     return columns
@@ -311,7 +326,7 @@ _MARKS = {',': 'commas', '&': '&', '/': 'slashes', '+': 'plus signs', ' ': 'blan
 
 def split_cells(
     cells:dict, # cell -> the row that has it first
-    own:bool=False, # the table separates labels by rows or columns, so that a cell may hold just one
+    own:bool=False, # rows or columns separate labels, so that a cell may hold just one
 )->tuple: # cell -> labels; a line about it, or ''
     "Split cells of labels; what may be one label or several is an error that shows both readings."
     done = {c: _marked(c, where) for c, where in cells.items() if c}
@@ -357,7 +372,7 @@ def _flag_records(heading:list, rows:list, columns:Columns)->list: # of `Record`
     names = [unicodedata.normalize('NFC', heading[j]) for j in columns.flags]
     for n, k in Counter(names).most_common(1):
         if k>1: raise FsicError(f'{rows[0].where}: {k} columns are called {n}; keep one.')
-    cells = {c.lower() for j in columns.flags for c in _column(rows, j)}
+    cells = {c.lower() for j in columns.flags for c in _cells(rows, j)}
     silent = NOT_SAID if cells & NO else NOT_SAID-{''}
     first = {}
     out = []
@@ -394,23 +409,33 @@ def _label_records(heading:list|None, rows:list, columns:Columns)->tuple: # reco
     "Make records of a table whose cells hold labels."
     cells = {}
     for r in rows:
-        for j in columns.labels: cells.setdefault(_column([r], j)[0], r.where)
-    pairs = {(_column([r], columns.image)[0], *(_column([r], j)[0] for j in columns.labels))
+        for j in columns.labels: cells.setdefault(_cells([r], j)[0], r.where)
+    pairs = {(_cells([r], columns.image)[0], *(_cells([r], j)[0] for j in columns.labels))
              for r in rows}
     own = len(columns.labels)>1 or len({p[0] for p in pairs})<len(pairs)
     split, note = split_cells(cells, own)
     if columns.box: split = {c: _clean([c]) for c in cells} # a row, so a label
     out = []
     for r in rows:
-        yes = [n for j in columns.labels for n in split[_column([r], j)[0]]]
+        yes = [n for j in columns.labels for n in split[_cells([r], j)[0]]]
         record = _record(r, heading, columns, list(dict.fromkeys(yes)))
         record.boxes = _box(r, columns, yes)
         out.append(record)
-    return out, note
+    return _verified(out, rows, columns), note
+
+def _verified(records:list, rows:list, columns:Columns)->list: # of `Record`
+    "Turn labels into absent ones where a column says 0; what is not listed then is unknown."
+    if not {c.lower() for j in columns.sure for c in _cells(rows, j)} & NO: return records
+    for record, r in zip(records, rows):
+        record.no = []
+        if any(c.lower() in NO for j in columns.sure for c in _cells([r], j)):
+            record.no = record.yes
+            record.yes = []
+    return list(join_records(records, [(r.image, r.here) for r in records]).values())
 
 def _box(r:Row, columns:Columns, yes:list)->list: # of one box or none
     "Read the box of a row; one that is not in pixels is left out."
-    corners = [_column([r], j)[0] for j in columns.box]
+    corners = [_cells([r], j)[0] for j in columns.box]
     if not yes or not all(map(_NUMBER.fullmatch, corners)) or not corners: return []
     try: x, y, right, bottom = map(float, corners)
     except ValueError: return []
@@ -432,6 +457,7 @@ def _about(sep:str, heading:list|None, columns:Columns, width:int)->list: # of l
     def call(some): return ', '.join(heads[j] or f'column {j+1}' for j in some[:8])
     kinds = dict(image=[columns.image], labels=columns.labels or columns.flags,
                  part=columns.part, box=columns.box)
+    kinds['1 or 0 for there or not'] = columns.sure
     used = {j for some in kinds.values() for j in some}
     left = [j for j in range(width) if j not in used and heads[j]]
     said = '; '.join(f'{kind}: {call(some)}{", ..." if len(some)>8 else ""}'
@@ -540,7 +566,7 @@ class Tree:
     "Hold all files below a folder; folders are tuples of names."
     images:list = field(default_factory=list) # (folder, name)
     others:list = field(default_factory=list) # (folder, name) of files that are no images
-    folders:list = field(default_factory=list)
+    folders:list = field(default_factory=list) # all of them
 
 def _walk(path:str, tree:Tree, folder:tuple=(), above:tuple=()):
     "List a folder and all below it in alphabetical order; a link to a folder above ends there."
@@ -597,8 +623,8 @@ def _parts_first(inner:dict, counts:dict, tops:list, root)->dict: # folder -> (l
                         f"folder for each label into each part, such as {tops[0]}/cat, or rename "
                         'folders that are labels.')
     if flat:
-        raise FsicError(f'{root}/{"/".join(flat[0])}: images ({counts[flat[0]]}) lie in no label\'s '
-                        'folder; move each into a folder called like its label.')
+        raise FsicError(f'{root}/{"/".join(flat[0])}: images ({counts[flat[0]]}) lie in no '
+                        "label's folder; move each into a folder called like its label.")
     return {d: (rest[1], rest[0]) for d, rest in inner.items()}
 
 def _parts_or_labels(odd:list, tops:list, root)->FsicError:

@@ -58,7 +58,7 @@ def test_01_roboflow(tmp_path):
     assert table(s)==SHOWN and s.names==['cat', 'dog'] and s.name==tmp_path.name
     assert {p.parent.name: q for p, q in zip(s.paths, s.parts)}==dict(train='train', valid='val', test='test')
     assert s.info['dialect']=='COCO of Roboflow' and s.info['left_out']['labels without an image (tableware)']==1
-    assert any('1 labels without an image (tableware)' in x for x in s.describe()) and s.info['left_out']['images without a label']==1
+    assert any('1 label without an image (tableware)' in x for x in s.describe()) and s.info['left_out']['images without a label']==1
     one = read_coco(tmp_path/'valid')                                    # one of the folders, or its file
     assert table(one)=={4: ['dog'], 5: ['cat']}==table(read_coco(tmp_path/'valid'/'_annotations.coco.json')) and one.name=='valid'
     shutil.rmtree(tmp_path/'valid'), shutil.rmtree(tmp_path/'test')
@@ -394,7 +394,7 @@ def test_15_cvat(tmp_path):
     put(tmp_path, 'SegmentationClass/1.png')
     s = read_any_voc(tmp_path)
     assert {k: sorted(v) for k, v in table(s).items()}==SHOWN and s.names==['dog', 'cat'] and s.parts is None and {p.suffix for p in s.paths}=={'.png', '.jpg'}
-    assert any('1 labels without an image (background)' in x for x in s.describe()) and s.info['notes']==[]
+    assert any('1 label without an image (background)' in x for x in s.describe()) and s.info['notes']==[]
 
 def test_16_lists_of_ids(tmp_path, monkeypatch):
     tree(tmp_path, 'VOC2012/Annotations/{}.xml', 'VOC2012/JPEGImages/{}.jpg')
