@@ -16,10 +16,12 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from .core import FsicError
+from .named import known_shares
 from .probes import linear_probe, logistic, mean_vector, ridge, svm
 from .prototypes import gather_rows, positives
 from .refine import solve_spd
-from .support import Configuration, Features, Support, mean_prototypes, simpleshot
+from .support import (Configuration, Features, Support, mean_bce, mean_prototypes,
+                             simpleshot)
 
 # %% ../nbs/23_baselines.ipynb #aaf8c638
 def relative_scores(
@@ -60,11 +62,15 @@ def matchingnet(
     def method(support):
         x = normalise(support.x.means, centre)
         n = support.y.sum(-2)[..., None, :]                         # positives (..., 1, N)
-        chance = (n/support.y.shape[-2]).clamp_min(1e-9).log()
+        known = None if support.known is None else support.known.mT[..., None, :, :]
+        S = support.y.shape[-2] if known is None else known.sum(-1).clamp_min(1)
+        chance = (n/S).clamp_min(1e-9).log()
         negatives = ~support.y.mT[..., None, :, :]                  # (..., 1, N, S)
         def scorer(query):
             q = normalise(query.means, centre)
-            log_attention = (q@x.mT/tau).log_softmax(-1)[..., None, :]      # (..., Q, 1, S)
+            cos = (q@x.mT/tau)[..., None, :]                                # (..., Q, 1, S)
+            if known is not None: cos = cos.masked_fill(~known, -torch.inf) # (..., Q, N, S)
+            log_attention = cos.log_softmax(-1)
             mass = log_attention.masked_fill(negatives, -torch.inf).logsumexp(-1)
             return torch.where(n>0, mass-chance, 0.)
         return scorer
@@ -114,14 +120,16 @@ def label_propagation(
         S = y.shape[-2]
         share = y/y.sum(-2, keepdim=True).clamp_min(1)
         every = torch.full_like(y[..., :1], 1/S)            # as if all images carried the label
-        known = torch.cat([share, every], -1)               # (..., S, N+1)
+        if support.known is not None: every = known_shares(support.known).mT.to(y)
+        known = torch.cat([share, every], -1)               # (..., S, N+1), or (..., S, 2*N)
         def scorer(query):
             nodes = torch.cat([support.x.means, query.means], -2)
             A = build_graph(normalise(nodes, centre), k, tau)
             Y = F.pad(known, (0, 0, 0, query.means.shape[-2]))
             spread = solve_spd(torch.eye(A.shape[-1]).to(A)-alpha*A, Y)
             got = spread[..., S:, :].clamp_min(0)+1e-6      # (..., Q, N+1)
-            s = (got[..., :-1]/got[..., -1:]).log()
+            N = y.shape[-1]
+            s = (got[..., :N]/got[..., N:]).log()
             return torch.where(support.y.any(-2)[..., None, :], s, 0.)
         return scorer
     return method
@@ -275,7 +283,7 @@ class Relation(nn.Module):
         y:Bool[Tensor, "*b Q N"], # their labels
     )->Float[Tensor, ""]:
         "Compute the binary cross-entropy on the queries."
-        return F.binary_cross_entropy_with_logits(self(support)(query), y.float())
+        return mean_bce(self(support)(query), y, query.known)
 
 # %% ../nbs/23_baselines.ipynb #53496f67
 @dataclass(frozen=True)
@@ -311,6 +319,7 @@ class Laso(nn.Module):
     def prototypes(self,
         z:Float[Tensor, "*b S D"], # images in the learned space
         y:Bool[Tensor, "*b S N"],  # labels
+        known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
     )->Float[Tensor, "*b N D"]:
         "Add the means over images, unions of all pairs and intersections of all pairs."
         j, k = torch.triu_indices(z.shape[-2], z.shape[-2], 1)
@@ -318,14 +327,16 @@ class Laso(nn.Module):
         b = z[..., k, :]
         ya = y[..., j, :]
         yb = y[..., k, :]
+        either = ya|yb
+        if known is not None: either = either&known[..., j, :]&known[..., k, :]
         ab = torch.cat([a, b], -1)
         ba = torch.cat([b, a], -1)
         P = mean_prototypes(z, y)
-        P = P+mean_prototypes((self.union(ab)+self.union(ba))/2, ya|yb)
+        P = P+mean_prototypes((self.union(ab)+self.union(ba))/2, either)
         return P+mean_prototypes((self.inter(ab)+self.inter(ba))/2, ya&yb)
 
     def forward(self, support:Support): # a scorer: query Features -> logits (..., Q, N)
-        P = self.prototypes(self.points(support.x), support.y)
+        P = self.prototypes(self.points(support.x), support.y, support.known)
         return lambda query: self.score(self.points(query), P)
 
 # %% ../nbs/23_baselines.ipynb #da32e2da
@@ -341,15 +352,16 @@ def loss(self:Laso,
     P = mean_prototypes(z, support.y)
     b = a.roll(1, -2)                               # the neighbour
     yb = y.roll(1, -2)
+    one = query.known
+    two = None if one is None else one&one.roll(1, -2)
     ab = torch.cat([a, b], -1)
     ba = torch.cat([b, a], -1)
     union = self.union(ab)
     inter = self.inter(ab)
     minus = self.minus(ab)
-    found = [(a, P, y), (union, P, y|yb), (inter, P, y&yb), (minus, P, y&~yb),
-             (a, self.prototypes(z, support.y), y)]
-    labels = sum(F.binary_cross_entropy_with_logits(self.score(x, p), t.float())
-                 for x, p, t in found)
+    found = [(a, P, y, one), (union, P, y|yb, two), (inter, P, y&yb, two), (minus, P, y&~yb, two),
+             (a, self.prototypes(z, support.y, support.known), y, one)]
+    labels = sum(mean_bce(self.score(x, p), t, k) for x, p, t, k in found)
     union_order = F.mse_loss(union, self.union(ba))
     inter_order = F.mse_loss(inter, self.inter(ba))
     again = F.mse_loss(self.union(torch.cat([minus, inter], -1)), a)

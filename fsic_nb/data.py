@@ -137,7 +137,9 @@ def describe(self:ImageSet,
         lines.append(f'kept without any label: {negatives:,}')
     if self.unknown is not None:
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
-    if out := {why: k for why, k in about.get('left_out', {}).items() if k}:
+    out = about.get('left_out', {})
+    if isinstance(out, int): out = dict(images=out)              # of an old manifest
+    if out := {why: k for why, k in out.items() if k}:
         lines.append('left out: '+', '.join(_how_many(k, why) for why, k in out.items()))
     return lines+list(about.get('notes', ()))
 
@@ -215,14 +217,16 @@ def to_json(self:LabelSplit,
 def from_json(cls,
     path:str|Path, # a file that `to_json` wrote, or of the same form
 )->LabelSplit:
-    "Read a split; whatever is wrong is an error that names the file."
+    "Read a split; what is left out has no labels, whatever is wrong names the file."
     d = read_json(path)
-    must = {'name', *PARTS}
-    if not isinstance(d, dict) or must-set(d) or set(d)-must-{'source', 'hash'}:
-        raise FsicError(f'{path}: a split has name, train, val, test and perhaps source and hash, '
+    known = {*PARTS, 'name', 'source', 'hash'}
+    if not isinstance(d, dict) or set(d)-known or not set(d)&set(PARTS):
+        raise FsicError(f'{path}: a split has lists of labels called test, train or val, such as '
+                        '{"test": ["cat", "dog"]}, and perhaps name, source and hash; '
                         'nothing else.')
     stated = d.pop('hash', None)
-    try: split = LabelSplit(**d)
+    empty = dict(name=Path(path).stem, **{p: [] for p in PARTS})
+    try: split = LabelSplit(**{**empty, **d})
     except FsicError as e: raise FsicError(f'{path}: {e}') from None
     if stated not in (None, split.fingerprint()):
         raise FsicError(f'{path}: its labels have the hash {split.fingerprint()}, the file says '

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from .support import Features
+from .support import Features, Support, mean_bce
 
 # %% ../nbs/10_embed.ipynb #df2851c3
 class Embed(nn.Module):
@@ -65,9 +65,10 @@ def cm_loss(
     v:Float[Tensor, "*b S D"], # visual embeddings
     t:Float[Tensor, "*b N D"], # initial prototypes
     y:Bool[Tensor, "*b S N"],  # labels
+    known:Bool[Tensor, "*b S N"]|None=None, # those that count; None: all
 )->Float[Tensor, ""]: # mean over images and labels, and over the axes before
     "Compute the cross-modality loss (paper, step 3)."
-    return F.binary_cross_entropy_with_logits(score(v, t), y.to(v.dtype))
+    return mean_bce(score(v, t), y, known)
 
 # %% ../nbs/10_embed.ipynb #b1530781
 def fit_embed(

@@ -9,6 +9,15 @@ __all__ = ['PRECISIONS', 'BATCH_NORMS', 'CENTRE_IMAGES', 'LocalFeatures', 'batch
            'make_live_validation', 'Tuning', 'start_or_resume', 'describe_tuning', 'episode_stream', 'check_finite',
            'finetune', 'tuned_backbone']
 
+# %% ../nbs/21b_finetune.ipynb #1ae79515
+import runpy, sys
+
+# `python -m fsic_nb.finetune` is the command; a notebook has no `__spec__`
+if __name__=='__main__' and globals().get('__spec__'):
+    sys.argv.insert(1, 'finetune')
+    runpy.run_module('fsic_nb', run_name='__main__')
+    sys.exit()
+
 # %% ../nbs/21b_finetune.ipynb #a02cfc0a
 import contextlib, copy, json, math, os
 from collections import deque
@@ -33,7 +42,7 @@ from .pictures import open_rgb
 from .protocols import QUERIES, SHOTS
 from .runs import (begin_run, hash_code, load_model, log_scores, open_log, read_tensors,
                           resume_run, save_milestone)
-from .support import Configuration, Features, Support, simpleshot
+from .support import Configuration, Features, Support, simpleshot, where_unknown
 from .train import Plan, Schedule, validator
 
 # %% ../nbs/21b_finetune.ipynb #c6a42b6c
@@ -256,10 +265,13 @@ def episode_loss(
     "Make the loss of an episode a function of local features."
     n_support = len(ep.support)
     y, y_query = (torch.as_tensor(a, device=words.device)[None] for a in (ep.y, ep.y_query))
+    known, known_query = (a if a is None else a[None] for a in (ep.known, ep.known_query))
     g = words[torch.as_tensor(ep.labels, device=words.device)][None]
     def loss(f):
-        support = Support(Features(f[None, :n_support]), y, g, ep.labels[None])
-        return head.loss(support, Features(f[None, n_support:]), y_query)
+        support = Support(Features(f[None, :n_support]), y, g, ep.labels[None], known)
+        query = Features(f[None, n_support:])
+        query.known = where_unknown(known_query, y_query)
+        return head.loss(support, query, y_query)
     return loss
 
 # %% ../nbs/21b_finetune.ipynb #a46e7d19

@@ -56,7 +56,8 @@ def lcm_gradient(
     tables:tuple,                  # [G, A] and A, from `gram`
     rho:Float[np.ndarray, "*b S L"], # importance weights
     y:Bool[np.ndarray, "*b S N"],  # labels
-)->Float[np.ndarray, "*b S L"]: # of the mean loss over all pairs
+    known:Bool[np.ndarray, "*b S N"]|None=None, # the pairs that count; None: all
+)->Float[np.ndarray, "*b S L"]: # of the mean loss over all pairs that count
     "Compute the gradient of the loss by the weights in closed form (paper, step 6)."
     GA, A = tables
     S, N = y.shape[-2:]
@@ -69,6 +70,7 @@ def lcm_gradient(
     d = np.sqrt(np.maximum(2-2*cos, 1e-6))
     p = 1/(1+np.exp(20*d-20))
     w = (p-y)*(d>1e-3)/d*(20*inv/(N*S))
+    if known is not None: w = w*known*(N*S/known.sum((-2, -1), keepdims=True))
     turn = (w*cos).sum(-1, keepdims=True)*inv
     pull = (A@w[...,None])[...,:L,0]
     return pull-turn*Gr[...,:L]
@@ -82,15 +84,17 @@ def lcm_scores(
     y:Bool[Tensor, "*b S N"],    # labels
     steps:int=200,               # of the loop
     lr:float=1e-4,               # of Adam on rho
+    known:Bool[Tensor, "*b S N"]|None=None, # the pairs that count; None: all
 )->Float[Tensor, "*b S L"]: # float64; larger: the loss depends more on this local feature
     "Measure loss changes by the author's loop, in closed form (paper, step 6)."
     tables = gram(x, b, t)
     labels = y.cpu().numpy()
+    if known is not None: known = known.cpu().numpy()
     rho = np.ones(x.shape[:-1])
     scores = m1 = m2 = 0.
     for step in range(1, steps+1):
         if step>1: rho = normalise_rho(rho)
-        grad = lcm_gradient(tables, rho, labels)
+        grad = lcm_gradient(tables, rho, labels, known)
         a = min(1-1/(step+1), .95) if step>1 else 0.
         scores = a*scores+(1-a)*np.abs(grad*rho)
         m1 = .9*m1+.1*grad
@@ -127,11 +131,13 @@ def leave_one_out(
     b:Float[Tensor, "D"],        # bias b_v
     t:Float[Tensor, "*b N D"],   # initial prototypes
     y:Bool[Tensor, "*b S N"],    # labels
-)->Float[Tensor, "*b S N L"]: # delta, positive: the local feature helps
+    known:Bool[Tensor, "*b S N"]|None=None, # the pairs that count; None: all
+)->Float[Tensor, "*b S N L"]: # delta, positive: the local feature helps; 0 where a pair does not count
     "Compute how the loss of every pair changes without each local feature (paper, step 6)."
     s = score_without(x, b, t)
     target = y[...,None,:].to(s.dtype)
     loss = s.exp().log1p()-s*target
+    if known is not None: loss = loss*known[...,None,:]
     return (loss[...,:-1,:]-loss[...,-1:,:]).mT
 
 # %% ../nbs/12_lcm.ipynb #8d00ad4e

@@ -18,7 +18,7 @@ from .embed import Embed, cm_loss, copy_layer, fit_principal, score
 from .interact import BLOCKS, CrossInteraction
 from .lcm import keep_literal, keep_share, keep_signed, lcm_scores, leave_one_out
 from .prototypes import WAGP
-from .support import Configuration, Features, Support, mean_prototypes
+from .support import Configuration, Features, Support, mean_bce, mean_prototypes
 
 # %% ../nbs/14_model.ipynb #78aa5bd8
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def measure(self:PaperModel,
     x = support.x.map(self.embed.project)
     b = self.embed.visual.bias
     if self.cfg.lcm=='iterated':
-        return lcm_scores(x, b, t, support.y, self.cfg.lcm_steps)[...,None,:]
-    delta = leave_one_out(x, b, t, support.y)
+        steps = self.cfg.lcm_steps
+        return lcm_scores(x, b, t, support.y, steps, known=support.known)[...,None,:]
+    delta = leave_one_out(x, b, t, support.y, support.known)
     return delta.mean(-2, keepdim=True) if self.cfg.lcm=='exact' else delta
 
 # %% ../nbs/14_model.ipynb #5450d2b5
@@ -168,7 +169,7 @@ def loss(self:PaperModel,
     "Compute query loss plus cross-modality loss, unweighted (paper, step 5)."
     P, v, t = self.prototypes(support)
     s = score(query.map(self.embed.visual, 'means'), P)
-    return F.binary_cross_entropy_with_logits(s, y.to(s.dtype))+cm_loss(v, t, support.y)
+    return mean_bce(s, y, query.known)+cm_loss(v, t, support.y, support.known)
 
 # %% ../nbs/14_model.ipynb #1d3055b7
 QUIET = .05   # of its usual size: what the MLP, the gate and the convolution add at the start

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'fit_space', 'name_points', 'number_labels', 'number_names', 'evidence', 'class_rates', 'NameDials', 'Named',
-           'Correction', 'learn_correction', 'name_only', 'fit_named', 'blur']
+           'Correction', 'known_shares', 'gram_of_known', 'centre_examples', 'learn_correction', 'name_only',
+           'fit_named', 'blur']
 
 # %% ../nbs/16_named.ipynb #f844561b
 from collections.abc import Callable
@@ -190,27 +191,64 @@ class Correction:
         "Score images."
         return self.trust[..., None, :]*s+v@self.P.mT+self.b[..., None, :]
 
+# %% ../nbs/16_named.ipynb #3733e6e6
+def known_shares(
+    known:Bool[Tensor, "*b S N"], # labels that are known
+)->Float[Tensor, "*b N S"]: # rows sum to 1, or are zero where nothing is known
+    "Weigh the known examples of each label alike."
+    w = known.mT.float()
+    return w/w.sum(-1, keepdim=True).clamp_min(1)
+
+def gram_of_known(
+    v:Float[Tensor, "*b S D"], # vectors of the examples
+    known:Bool[Tensor, "*b S N"], # labels that are known
+)->Float[Tensor, "*b N S S"]: # rows and columns of the others are zero
+    "Tabulate inner products of the known examples of each label, centred over them."
+    share = known_shares(known).to(v)
+    K = v@v.mT
+    k = share@K
+    A = K[..., None, :, :]-k[..., None, :]-k[..., :, None]+(k*share).sum(-1)[..., None, None]
+    return A*(known.mT[..., None, :]&known.mT[..., :, None])
+
+def centre_examples(
+    rest:Float[Tensor, "*b S N"], # what is to be explained
+    s:Float[Tensor, "*b S N"], # what the names say
+    v:Float[Tensor, "*b S D"], # vectors of the examples
+    known:Bool[Tensor, "*b S N"]|None, # labels that are known; None: all
+)->tuple: # rest, s and v, centred; Gram matrices (*b, N or 1, S, S); the means
+    "Centre the examples, those of each label where some are unknown."
+    if known is None:
+        middle = [t.mean(-2, keepdim=True) for t in (rest, s, v)]
+        r, s, v = (t-m for t, m in zip((rest, s, v), middle))
+        return r, s, v, (v@v.mT)[..., None, :, :], [m[..., 0, :] for m in middle]
+    share = known_shares(known).to(v)
+    middle = [*((share*t.mT).sum(-1) for t in (rest, s)), share@v]
+    r, s = ((t-m[..., None, :])*known for t, m in zip((rest, s), middle))
+    return r, s, v, gram_of_known(v, known), middle
+
+# %% ../nbs/16_named.ipynb #685e5317
 def learn_correction(
     s:Float[Tensor, "*b S N"], # what the names say of the examples
     v:Float[Tensor, "*b S D"], # vectors of the examples
     y:Bool[Tensor, "*b S N"],  # their labels
     dials:NameDials=NameDials(),
+    known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
 )->Correction:
     "Solve the ridge regression for all labels at once."
     if not y.shape[-2]:                                        # no example: the name alone
         one = s.new_ones(*y.shape[:-2], y.shape[-1])
         return Correction(v.new_zeros(*one.shape, v.shape[-1]), one, 0*one)
     rest = 2*y.to(v.dtype)-1-s
-    middle = [t.mean(-2, keepdim=True) for t in (rest, s, v)]
-    r, s, v = (t-m for t, m in zip((rest, s, v), middle))
-    A = v@v.mT+dials.alpha*torch.eye(v.shape[-2]).to(v)
+    r, s, v, A, middle = centre_examples(rest, s, v, known)
+    A = A+dials.alpha*torch.eye(v.shape[-2]).to(v)
     own = s.mT[..., None]                                      # (*b, N, S, 1)
-    A = A[..., None, :, :]+dials.doubt*own@own.mT
+    A = A+dials.doubt*own@own.mT
     z = solve_spd(A, r.mT[..., None])[..., 0]                  # (*b, N, S)
-    P = z@v
+    P = z@v                                                    # z sums to 0: any centre will do
     change = dials.doubt*(z*s.mT).sum(-1)
-    r, s, v = (m[..., 0, :] for m in middle)
-    return Correction(P, 1+change, r-change*s-(P@v[..., None])[..., 0])
+    r, s, v = middle
+    inner = (P@v[..., None])[..., 0] if known is None else (P*v).sum(-1)
+    return Correction(P, 1+change, r-change*s-inner)
 
 # %% ../nbs/16_named.ipynb #96f6b93b
 @patch
@@ -219,7 +257,8 @@ def correct(self:Named,
 )->Correction:
     "Learn what the examples change."
     labels = number_names(support, 'named')
-    return learn_correction(*self.read_name(support.x, labels), support.y, self.dials)
+    read = self.read_name(support.x, labels)
+    return learn_correction(*read, support.y, self.dials, support.known)
 
 @patch
 def __call__(self:Named,

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from .core import FsicError, rng
-from .named import name_points, number_labels, number_names
+from .named import (gram_of_known, known_shares, name_points, number_labels,
+                           number_names)
 from .names import class_prior
 from .refine import solve_spd
 from .refined import Encoder, Refined
@@ -25,18 +26,21 @@ from .support import Features, needs_no_example
 # %% ../nbs/22b_probes.ipynb #f086283d
 def learnable(
     y:Bool[Tensor, "*b S N"], # labels
+    known:Bool[Tensor, "*b S N"]|None=None, # those that are known; None: all
 )->Bool[Tensor, "*b N"]:
     "Tell which labels have both, images that carry them and images that do not."
-    return y.any(-2)&~y.all(-2)
+    no = ~y if known is None else ~y&known
+    return y.any(-2)&no.any(-2)
 
 def linear_probe(
-    solve:Callable,  # vectors (*b, S, D), labels (*b, S, N) -> P (*b, N, D), b (*b, N)
+    solve:Callable,  # vectors (*b, S, D), y (and known) (*b, S, N) -> P (*b, N, D), b (*b, N)
     describe:Callable, # `Features` of n images -> vectors (*b, n, D)
 )->Callable: # a method
     "Learn one linear classifier a label from the support."
     def method(support):
-        P, b = solve(describe(support.x), support.y)
-        b = b*learnable(support.y)             # a label of which nothing can be learned scores 0
+        known = {} if support.known is None else dict(known=support.known)
+        P, b = solve(describe(support.x), support.y, **known)
+        b = b*learnable(support.y, **known)    # a label of which nothing can be learned scores 0
         return lambda query: describe(query)@P.mT+b[..., None, :]
     return method
 
@@ -58,17 +62,28 @@ def ridge(
     y:Bool[Tensor, "*b S N"],  # labels
     m:Float[Tensor, "*b N D"]|None=None, # prior; None: zero
     alpha:float=1., # strength of the penalty
+    known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
 )->tuple[Float[Tensor, "*b N D"], Float[Tensor, "*b N"]]: # P, b
     "Solve a ridge regression to targets -1 and 1, around a prior."
     if m is None: m = v.new_zeros(*y.shape[:-2], y.shape[-1], v.shape[-1])
     if not y.shape[-2]: return m, m[..., 0]*0          # no example: the prior alone
     rest = 2*y.to(v.dtype)-1-v@m.mT
+    if known is not None: return _ridge_on_known(v, rest, m, alpha, known)
     centre = v.mean(-2, keepdim=True)
     offset = rest.mean(-2, keepdim=True)
     x = v-centre
     A = x@x.mT+alpha*torch.eye(x.shape[-2]).to(x)
     step = solve_spd(A, rest-offset).mT@x
     return m+step, (offset-centre@step.mT)[..., 0, :]
+
+def _ridge_on_known(v, rest, m, alpha, known):
+    "Solve one system for each label, of the images for which it is known."
+    share = known_shares(known).to(v)
+    offset = (share*rest.mT).sum(-1)                       # (*b, N)
+    A = gram_of_known(v, known)+alpha*torch.eye(v.shape[-2]).to(v)
+    r = (rest-offset[..., None, :])*known
+    step = solve_spd(A, r.mT[..., None])[..., 0]@v         # the solution sums to 0
+    return m+step, offset-((share@v)*step).sum(-1)
 
 # %% ../nbs/22b_probes.ipynb #f06532ff
 def span(
@@ -84,18 +99,20 @@ def logistic(
     y:Bool[Tensor, "*b S N"],  # labels
     C:float=10.,  # inverse strength of the penalty
     steps:int=15, # of Newton's method
+    known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
 )->tuple[Float[Tensor, "*b N D"], Float[Tensor, "*b N"]]: # P, b
     "Solve a logistic regression for every label, batched."
     z, basis = span(v)
     z = F.pad(z, (0, 1), value=1.)                              # the last coordinate: offset
-    t = torch.where(learnable(y)[..., None, :], y.to(z.dtype), .5).mT
+    t = torch.where(learnable(y, known)[..., None, :], y.to(z.dtype), .5).mT
+    weight = C if known is None else C*known.mT
     penalty = torch.ones(z.shape[-1]).to(z)
     penalty[-1] = 1e-6
     w = torch.zeros(*t.shape[:-1], z.shape[-1]).to(z)
     for _ in range(steps):
         p = (w@z.mT).sigmoid()
-        gradient = C*(p-t)@z+penalty*w
-        curve = (C*p*(1-p))[..., None]*z[..., None, :, :]       # (*b, N, S, R)
+        gradient = weight*(p-t)@z+penalty*w
+        curve = (weight*p*(1-p))[..., None]*z[..., None, :, :]       # (*b, N, S, R)
         H = z.mT[..., None, :, :]@curve+torch.diag(penalty)
         w = w-solve_spd(H, gradient[..., None])[..., 0]
     return w[..., :-1]@basis, w[..., -1]
@@ -105,6 +122,7 @@ def svm(
     v:Float[Tensor, "*b S D"], # images
     y:Bool[Tensor, "*b S N"],  # labels
     C:float=10., # inverse strength of the penalty
+    known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
 )->tuple[Float[Tensor, "*b N D"], Float[Tensor, "*b N"]]: # P, b
     "Fit scikit-learn's linear support vector machine to every label."
     try: from sklearn.svm import SVC
@@ -114,10 +132,13 @@ def svm(
     z, basis = span(v)
     lead = y.shape[:-2]
     w = torch.zeros(lead.numel(), y.shape[-1], z.shape[-1]+1)
-    tables = zip(z.flatten(0, -3) if lead else z[None], y.flatten(0, -3) if lead else y[None])
-    for e, (x, labels) in enumerate(tables):
-        for i in learnable(labels).nonzero()[:, 0].tolist():
-            machine = SVC(kernel='linear', C=C, tol=1e-6).fit(x.numpy(), labels[:, i].numpy())
+    if known is None: known = torch.ones_like(y)
+    tables = zip(*(t.flatten(0, -3) if lead else t[None] for t in (z, y, known)))
+    for e, (x, labels, seen) in enumerate(tables):
+        for i in learnable(labels, seen).nonzero()[:, 0].tolist():
+            own = seen[:, i]
+            machine = SVC(kernel='linear', C=C, tol=1e-6)
+            machine.fit(x[own].numpy(), labels[own, i].numpy())
             w[e, i, :-1] = torch.tensor(machine.coef_[0])
             w[e, i, -1] = float(machine.intercept_[0])
     w = w.view(*lead, *w.shape[1:]).to(v)
@@ -152,7 +173,7 @@ def ridge_around_name(
     def method(support):
         q = class_prior(cos[number_names(support, 'ridge-name')], R=None)
         m = length*name_points(encoder, q)
-        P, b = ridge(describe(support.x), support.y, m, alpha)
+        P, b = ridge(describe(support.x), support.y, m, alpha, support.known)
         return lambda query: describe(query)@P.mT+b[..., None, :]
     return method
 
@@ -197,12 +218,19 @@ def cross_fit(
     blocks = (exp.features[np.arange(i, min(i+256, n))] for i in range(0, n, 256))
     v = torch.cat([encoder.whole(f) for f in blocks])
     z = 2*torch.tensor(exp.images.labels).float()-1
+    unknown = exp.images.unknown
+    groups = [(torch.ones(n, dtype=torch.bool), slice(None))]    # images and the labels they teach
+    if unknown is not None: groups = [(torch.tensor(~u), slice(i, i+1)) for i, u in
+                                           enumerate(unknown.T)]
     fold = torch.as_tensor(rng(0, 'folds').permutation(n)%folds)
     scores = torch.zeros_like(z)
     for k in range(folds):
-        train = fold!=k
-        x = v[train]-v[train].mean(0)
-        A = x.T@x+alpha*torch.eye(x.shape[1])
-        P = torch.linalg.solve(A, x.T@(z[train]-z[train].mean(0)))
-        scores[~train] = (v[~train]-v[train].mean(0))@P+z[train].mean(0)
+        test = fold==k
+        for seen, cols in groups:
+            x = v[~test&seen]
+            t = z[~test&seen][:, cols]
+            centre = x.mean(0)
+            A = (x-centre).T@(x-centre)+alpha*torch.eye(x.shape[1])
+            P = torch.linalg.solve(A, (x-centre).T@(t-t.mean(0)))
+            scores[:, cols][test] = (v[test]-centre)@P+t.mean(0)
     return scores

@@ -112,10 +112,12 @@ def weigh_negatives(
     s:Float[Tensor, "*b S N"], # scores
     y:Bool[Tensor, "*b S N"],  # labels
     hard:Float[Tensor, "*b N"], # sharpness: 0 weighs all alike, large only the hardest
-)->Float[Tensor, "*b N S"]: # weights, rows sum to 1; 0 for positives
+    known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
+)->Float[Tensor, "*b N S"]: # weights, rows sum to 1; 0 for positives and where nothing is known
     "Weigh the images without a label: the higher they score, the more."
-    z = (hard[...,None]*s.mT).masked_fill(y.mT, NEVER)
-    return z.softmax(-1)*(1-y.mT.to(s.dtype))
+    yes = y.mT if known is None else y.mT|~known.mT
+    z = (hard[...,None]*s.mT).masked_fill(yes, NEVER)
+    return z.softmax(-1)*(1-yes.to(s.dtype))
 
 # %% ../nbs/15_refine.ipynb #3391c048
 REPEL = 5   # the push weighs REPEL*lam: about half of the positives' mean where lam begins
@@ -153,6 +155,7 @@ def refine_round(
     P:Float[Tensor, "*b N D"],   # current prototypes, of length one
     m:Float[Tensor, "*b N D"],   # prior
     how:Round,
+    known:Bool[Tensor, "*b S N"]|None=None, # labels that are known; None: all
 )->tuple[Float[Tensor, "*b N D"], Float[Tensor, "*b S N L"]]: # new prototypes and weights a
     "Run one round: attend, select, solve."
     c = cosines(x, P)
@@ -160,8 +163,9 @@ def refine_round(
     s = log_mean_exp(c, how.beta[...,None,:])
     a = select_shares(a, how.select)
     u = (a@x).transpose(-3, -2).contiguous()
+    if known is not None: u = u*known.mT[...,None]      # a row of zeros neither pulls nor pushes
     target = y.mT.to(u.dtype)
-    negatives = weigh_negatives(s, y, how.hard)
+    negatives = weigh_negatives(s, y, how.hard, known)
     if how.solve=='mean':
         P = solve_mean(u, target, None if how.others is None else negatives, how.lam, m)
         return F.normalize(P, dim=-1), a

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from .core import FsicError, rng
 from .embed import copy_layer, fit_principal, read_chunks
-from .refine import Round, cosines, log_mean_exp, plain_round, refine_round
-from .support import Configuration, Features, Support, mean_prototypes
+from .refine import NEVER, Round, cosines, log_mean_exp, plain_round, refine_round
+from .support import Configuration, Features, Support, mean_bce, mean_prototypes
 
 # %% ../nbs/15b_refined.ipynb #333c0a2e
 FASTER = 10   # times as fast as a weight: what a dial's parameters are multiplied by
@@ -199,7 +199,7 @@ def prototypes(self:Refined,
         how = self.strengths(K, r)
         m = self.mean(K, r)[...,None]*mean+self.prior(K, r)[...,None]*t
         before = P
-        P, a = refine_round(x, y, P, m, how)
+        P, a = refine_round(x, y, P, m, how, support.known)
         if trace is not None and r: trace.append((before, a))
     return P
 
@@ -227,9 +227,11 @@ def loss(self:Refined,
 )->Float[Tensor, ""]:
     "Compute the loss of an episode: presence and ranking, unweighted."
     s = self(support)(query)
-    y = y.to(support.g.dtype)
+    presence = mean_bce(s, y, query.known)
+    if query.known is not None: s = s.masked_fill(~query.known, NEVER)
+    y = y.to(s.dtype)
     rank = -(s.log_softmax(-2)*y).sum(-2)/y.sum(-2).clamp_min(1)
-    return F.binary_cross_entropy_with_logits(s, y)+rank.mean()
+    return presence+rank.mean()
 
 # %% ../nbs/15b_refined.ipynb #c7291b76
 def plain_refined(

@@ -430,8 +430,9 @@ def _order(methods):
 def _interval(ax, r, y, colour, marker):
     "Draw the mAP of one record with its interval and its number."
     look = dict(fmt=marker, color=colour, ms=6, capsize=3, lw=1.6)
-    ax.errorbar(r['map'], y, xerr=r['map_ci95'], label=f'{r["shots"]}-shot', **look)
-    end = r['map']+r['map_ci95']
+    half = r['map_ci95'] or 0                             # one episode has no interval
+    ax.errorbar(r['map'], y, xerr=half, label=f'{r["shots"]}-shot', **look)
+    end = r['map']+half
     ax.text(end, y, f'  {r["map"]:.1f}', va='center', fontsize=8, color=colour)
 
 def _values(rows, key): return '/'.join(sorted({str(r.get(key)) for r in rows}))

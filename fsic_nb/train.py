@@ -131,6 +131,7 @@ def validator(
             for i in range(0, n, batch):
                 some = [eps[e] for e in range(i, min(i+batch, n))]
                 support, query, y = load_episodes(exp, some, cache)
-                maps.append(episode_metrics(method(support)(query), y)['map'])
+                scores = method(support)(query)
+                maps.append(episode_metrics(scores, y, weights=query.known)['map'])
         return torch.cat([torch.as_tensor(m) for m in maps]).mean().item()
     return validate

@@ -4,7 +4,7 @@ import json, os, re, subprocess, sys
 import numpy as np, pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from fsic_nb.core import FsicError, rng
+from fsic_nb.core import FsicError, fingerprint, rng
 from fsic_nb.data import ImageSet, LabelSplit, select
 from fsic_nb.episodes import Episodes, assign_images, _draw, collate
 
@@ -242,3 +242,74 @@ def test_collate_stacks():
 @pytest.mark.parametrize('kw', [dict(shots=2), dict(queries=2), dict(ways=4)])
 def test_collate_refuses_different_shapes(kw):
     with pytest.raises(FsicError, match='episodes 0 and 0 differ'): collate([Episodes(*fixed())[0], Episodes(*fixed(), **kw)[0]])
+
+
+# --- negatives and unknown labels ------------------------------------------------------------------------------------------
+
+@COMMON
+@given(worlds(), st.integers(0, 10**6), st.integers(1, 5), st.booleans())
+def test_negatives_carry_none_of_the_labels_and_change_nothing_else(world, e, n, some_unknown):
+    images, split, kw = world
+    bare = np.random.default_rng(e).random(len(images))<.3
+    y = images.labels&~bare[:, None]                            # images without any label
+    unknown = (np.random.default_rng(e+1).random(y.shape)<.1)&~y if some_unknown else None
+    images = ImageSet(images.paths, images.names, y, 'made', unknown=unknown)
+    eps = ask((images, split, kw))
+    assume(eps is not None)
+    try: ep = eps[e]
+    except FsicError: return
+    try: more = Episodes(images, split, **kw, negatives=n)[e]
+    except FsicError as err:
+        assert 'ask for fewer negatives' in str(err); return
+    k = len(ep.query)
+    assert np.array_equal(more.support, ep.support) and np.array_equal(more.query[:k], ep.query)
+    others = more.query[k:]
+    task = images.index(split.tasks('test')[e%len(split.tasks('test'))])
+    assert len({*others})==n and not {*others}&{*more.support, *more.query[:k]}
+    assert not y[np.ix_(others, ep.labels)].any() and not more.y_query[k:].any()
+    if unknown is None: assert more.known is more.known_query is None
+    else:
+        assert np.array_equal(more.known_query, ~unknown[np.ix_(more.query, ep.labels)]) and more.known_query[k:].all()
+        assert np.array_equal(more.known, ~unknown[np.ix_(more.support, ep.labels)])
+    if kw['protocol']=='strict': assert not np.delete(y[others], task, 1).any()
+
+
+def test_negatives_come_from_where_the_protocol_allows():
+    "Strict: images without any label, and those of the task's other labels; masked: those of foreign labels, too."
+    y = np.zeros((40, 3), bool)
+    y[:12, 0] = y[12:24, 1] = y[24:30, 2] = True                # c2 is foreign; the last ten carry nothing
+    images, split = image_set(y), LabelSplit('s', [], [], ['c0', 'c1'])
+    def others(**kw): return {i for e in range(30) for i in Episodes(images, split, negatives=3, **kw)[e].query[-3:]}
+    assert others()=={*range(30, 40)} and others(protocol='masked')=={*range(24, 40)}
+    assert others(ways=1)=={*range(24), *range(30, 40)}
+    with pytest.raises(FsicError, match='made: an episode needs 11 images without any of its labels, but 10 are there'):
+        Episodes(images, split, negatives=11)
+    with pytest.raises(FsicError, match='negatives=-1: expected a whole number'): Episodes(images, split, negatives=-1)
+
+
+def test_fingerprints_of_episodes_without_negatives_are_as_they_were():
+    images, split = image_set(np.eye(4).repeat(20, 0)), LabelSplit('s', [], [], ['c0', 'c1'])
+    plain = Episodes(images, split, shots=2)
+    assert plain.fingerprint()==fingerprint(images.fingerprint(), split.fingerprint(), 'test', 2, 4, 0, 'strict', None)
+    more = [Episodes(images, split, shots=2, protocol='masked', negatives=n).fingerprint() for n in (0, 1, 2)]
+    assert len({*more})==3
+
+
+@pytest.mark.parametrize('part', ['val', 'test'])
+def test_one_label_alone_says_nothing(part):
+    images = image_set(np.eye(2).repeat(20, 0))
+    split = LabelSplit('s', [], **{'val': [], 'test': [], part: ['c0']})
+    with pytest.raises(FsicError, match='one label alone, so every query carries it and the mAP is 100 % whatever is scored'):
+        Episodes(images, split, part)
+    with pytest.raises(FsicError, match='one label alone'): Episodes(images, LabelSplit('s', [], [], images.names), ways=1)
+    assert Episodes(images, split, part, protocol='masked', negatives=4)[0].y_query.sum()==4
+    assert len(Episodes(images, LabelSplit('s', ['c0'], [], []), 'train')[0].query)==4
+
+
+def test_collate_keeps_what_is_known():
+    y = np.eye(3).repeat(20, 0).astype(bool)
+    unknown = (np.random.default_rng(0).random(y.shape)<.4)&~y
+    images = ImageSet([f'{i}.jpg' for i in range(60)], ['a', 'b', 'c'], y, 'made', unknown=unknown)
+    eps = Episodes(images, LabelSplit('s', [], [], images.names))
+    batch = collate([eps[0], eps[1]])
+    assert batch.known.shape==(2, 3, 3) and np.array_equal(batch.known_query[1], eps[1].known_query)

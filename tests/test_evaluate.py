@@ -4,8 +4,8 @@ import numpy as np, pytest, torch
 from fsic_nb.core import FsicError
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import Episodes
-from fsic_nb.evaluate import evaluate, records, report, table, words_only
-from fsic_nb.metrics import episode_metrics, paired_interval
+from fsic_nb.evaluate import evaluate, label_table, records, report, table, words_only
+from fsic_nb.metrics import average_precision, chance_level, episode_metrics, paired_interval
 from fsic_nb.support import load_episodes, simpleshot
 
 N_IMAGES, N_LABELS, L, C, W = 120, 6, 4, 8, 5
@@ -53,8 +53,8 @@ def test_the_numbers_are_those_of_one_episode_after_the_other(exp, batch):
             want = episode_metrics(method(support)(query), y)
             assert {k for k in res[name] if k!='seconds'}==want.keys()
             for k, v in want.items():
-                assert res[name][k].shape==(7,)
-                assert res[name][k][e]==pytest.approx(v[0], abs=1e-6), k
+                assert res[name][k].shape==(7, *v.shape[1:])
+                assert res[name][k][e]==pytest.approx(v[0], abs=1e-6, nan_ok=True), k
 
 
 def test_no_image_is_fetched_again_for_another_method_or_episode(exp):
@@ -82,20 +82,73 @@ def test_records(exp):
     assert base['map']==round(100*res['simpleshot']['map'].mean(), 3)
     assert base['split_hash']==exp.split.fingerprint() and 'supports' not in base
     assert 'diff' not in records(res, eps, baseline='absent')[0]
-    with pytest.raises(FsicError, match='at least 2'): records(evaluate(METHODS, eps, exp, n=1), eps)
+    one = records(evaluate(METHODS, eps, exp, n=1), eps)[1]
+    assert (one['map_ci95'], one['diff_ci95'], one['episodes'])==(None, None, 1) and one['diff'] is not None
+    assert '±' not in table([one])
+
+
+def test_records_of_labels(exp):
+    "AP of a label is its mean over the episodes that ask about it, the chance level is that of the episodes."
+    three = LabelSplit('three', [], [], [exp.images.names[:2], exp.images.names[2:5], exp.images.names[1:3]])
+    eps = Episodes(exp.images, three, 'test', queries=2, protocol='masked')
+    row = records(evaluate(METHODS, eps, exp, n=8, batch=4), eps, 'guess')[0]
+    assert list(row['ap'])==list(row['positives'])==exp.images.names[:5]
+    ap, positives, chance = {n: [] for n in row['ap']}, {n: [] for n in row['ap']}, []
+    for e in range(8):
+        support, query, y = load_episodes(exp, [eps[e]])
+        s, names = METHODS['simpleshot'](support)(query)[0], [exp.images.names[c] for c in eps[e].labels]
+        for i, n in enumerate(names):
+            ap[n].append(average_precision(s[:, i], y[0, :, i]).item())
+            positives[n].append(y[0, :, i].sum().item())
+        chance.append(np.mean([chance_level(k, y.shape[1]).item() for k in y[0].sum(0)]))
+    for n in ap:
+        assert row['ap'][n]==pytest.approx(100*np.mean(ap[n]), abs=1e-3)
+        assert row['positives'][n]==pytest.approx(np.mean(positives[n]), abs=.01)
+    assert row['chance']==pytest.approx(100*np.mean(chance), abs=1e-3)
+    assert len({len(ap[n]) for n in ap})>1                                   # some are asked more often
+
+
+def test_a_number_that_says_nothing_is_refused(exp):
+    one = LabelSplit('one', [], [], exp.images.names[:1])
+    with pytest.raises(FsicError, match='one label alone, so every query carries it and the mAP is 100 %'):
+        Episodes(exp.images, one, protocol='masked')
+    fine = Episodes(exp.images, one, protocol='masked', negatives=5)
+    row = records(evaluate(METHODS, fine, exp, n=6), fine)[0]
+    assert row['negatives']==5 and 0<row['map'] and row['chance']<60
+    dense = ImageSet(exp.images.paths, exp.images.names, np.ones_like(exp.images.labels), 'dense')
+    eps = Episodes(dense, exp.split, queries=2)
+    with pytest.raises(FsicError, match='dense: every query carries every label'): evaluate(METHODS, eps, exp, n=3)
+
+
+def test_unknown_queries_count_for_nothing(exp):
+    "The metrics of an episode are those of each label on the queries for which it is known."
+    unknown = (np.random.default_rng(5).random(exp.images.labels.shape)<.3)&~exp.images.labels
+    images = ImageSet(exp.images.paths, exp.images.names, exp.images.labels, 'toy', unknown=unknown)
+    eps, plain = Episodes(images, exp.split, queries=2), episodes(exp)
+    res = evaluate(METHODS, eps, exp, n=5, batch=2)
+    for e in range(5):
+        assert np.array_equal(eps[e].query, plain[e].query) and np.array_equal(~eps[e].known_query, unknown[np.ix_(eps[e].query, eps[e].labels)])
+        support, query, y = load_episodes(exp, [eps[e]])
+        s, k = METHODS['guess'](support)(query)[0], eps[e].known_query
+        want = [average_precision(s[k[:, i], i], y[0, k[:, i], i]).item() for i in range(N_LABELS)]
+        assert res['guess']['map'][e]==pytest.approx(np.mean(want)) and np.allclose(res['guess']['ap'][e], want)
+    assert not np.allclose(res['guess']['map'], evaluate(METHODS, plain, exp, n=5)['guess']['map'])
 
 
 def test_table_and_report(exp):
     rows = [r for k in (1, 2) for r in records(evaluate(METHODS, episodes(exp, k), exp, n=4), episodes(exp, k))]
-    head, line, base, other = table(rows).splitlines()
+    head, line, level, base, other = table(rows).splitlines()
+    assert level.split()==['chance', 'level', f"{rows[0]['chance']:.1f}", f"{rows[2]['chance']:.1f}"]
+    old = [{k: v for k, v in r.items() if k not in ('chance', 'ap', 'positives')} for r in rows]
+    assert table(old).splitlines()==[head, line, base, other] and label_table(old)==''
     assert head.split()==['method', '1-shot', 'mAP', '%', 'diff', '2-shot', 'mAP', '%', 'diff'] and set(line)=={'-'}
     assert base.startswith('ML-SimpleShot') and base.count('±')==2          # no difference to itself
     assert other.startswith('guess') and other.count('±')==4
     assert f"{rows[1]['diff']:+.1f} ± {rows[1]['diff_ci95']:.1f}" in other
-    assert {len(l) for l in (head, line, base, other)}=={len(head)}         # columns are in line
+    assert {len(l) for l in (head, line, level, base, other)}=={len(head)}         # columns are in line
     said = []
     report(rows, time.perf_counter(), said.append)
-    assert table(rows) in said[0] and 'toy, strict filter, 4 episodes, seed 0' in said[0]
+    assert table(rows) in said[0] and label_table(rows) in said[0] and 'toy, strict filter, 4 episodes, seed 0' in said[0]
 
 
 def test_words_only_sees_no_support_image(exp):

@@ -1,10 +1,10 @@
 """Metrics against scikit-learn on what random data rarely has: many ties, empty classes, weights."""
-import math, warnings
+import itertools, math, warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from fsic_nb.core import FsicError
-from fsic_nb.metrics import (average_precision, bootstrap_images, episode_metrics,
+from fsic_nb.metrics import (average_precision, bootstrap_images, chance_level, episode_metrics,
                              image_replicates, interval, paired_interval)
 
 fast = settings(max_examples=40, deadline=None, derandomize=True)
@@ -148,12 +148,47 @@ def test_unknown_truth_changes_nothing():
     for k, v in episode_metrics(s, y).items(): np.testing.assert_allclose(c[k], v, atol=1e-12)
 
 
+@pytest.mark.parametrize('Q', range(1, 8))
+def test_the_chance_level_is_the_mean_over_all_orders(Q):
+    ranks = np.array([*itertools.permutations(range(Q))])
+    for P in range(1, Q+1):
+        ap = average_precision(ranks, np.broadcast_to(np.arange(Q)<P, ranks.shape)).numpy()
+        assert chance_level(P, Q).item()==pytest.approx(ap.mean(), abs=1e-12)
+
+
+@fast
+@given(st.integers(2, 400), st.data())
+def test_the_chance_level_is_its_sum(Q, data):
+    P = data.draw(st.integers(1, Q))
+    level = chance_level(P, Q).item()
+    assert level==pytest.approx(sum((P-1)/(Q-1)*(k-1)/k+1/k for k in range(1, Q+1))/Q, abs=1e-12)
+    assert P/Q-1e-12<=level<=1+1e-12 and (level==pytest.approx(1))==(P==Q)
+
+
+def test_the_chance_level_of_an_episode():
+    "That of each label, averaged over labels; unknown images are not ranked."
+    _, y = draw(4, (3, 24, 6), 10)
+    y[0, :, 2] = False
+    m = episode_metrics(np.zeros(y.shape), y)
+    want = chance_level(y.sum(1), 24).numpy()
+    assert np.isnan(want[0, 2]) and np.array_equal(m['positives'], y.sum(1))
+    np.testing.assert_allclose(m['chance'], np.nanmean(want, 1))
+    np.testing.assert_allclose(episode_metrics(np.zeros(y.shape), y, empty=0.)['chance'], np.nan_to_num(want).mean(1))
+    known = np.random.default_rng(1).random(y.shape)<.7
+    got = episode_metrics(np.zeros(y.shape), y, weights=known)
+    np.testing.assert_allclose(got['chance'], np.nanmean(chance_level((y&known).sum(1), known.sum(1)).numpy(), 1))
+    drawn = np.random.default_rng(2).random((4000, 24, 6))
+    mean = episode_metrics(drawn, np.broadcast_to(y[1], drawn.shape))['map'].mean()
+    assert mean==pytest.approx(m['chance'][1], abs=.005)
+
+
 def test_labels_and_batches():
     s, y = draw(2, (5, 24, 6), 10)
     m, one, p = episode_metrics(s, y), episode_metrics(s[3], y[3]), np.random.default_rng(0).permutation(6)
     for k, v in episode_metrics(s[..., p], y[..., p]).items():
-        assert v.shape==(5,) and v.dtype==np.float64
-        np.testing.assert_allclose(v, m[k], atol=1e-12)
+        of_labels = k in ('ap', 'positives')
+        assert v.shape==((5, 6) if of_labels else (5,)) and v.dtype==np.float64
+        np.testing.assert_allclose(v, m[k][:, p] if of_labels else m[k], atol=1e-12)
         np.testing.assert_allclose(m[k][3], one[k], atol=1e-12)
     with pytest.raises(FsicError, match='expected'): episode_metrics(s[0, 0], y[0, 0])
 
