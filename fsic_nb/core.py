@@ -7,7 +7,7 @@ __all__ = ['FsicError', 'friendly', 'nearest', 'home', 'shipped', 'check_out', '
            'read_text', 'rng', 'draw_seed', 'fingerprint', 'keep_freed_memory', 'say', 'progress']
 
 # %% ../nbs/00_core.ipynb #9e5b4cd4
-import contextlib, ctypes, difflib, errno, functools, hashlib, json, os, shutil, sys
+import codecs, contextlib, ctypes, difflib, errno, functools, hashlib, json, os, shutil, sys
 from pathlib import Path
 import numpy as np
 from filelock import FileLock
@@ -116,7 +116,7 @@ def read_json(
     hook=None, # called with every object as a dict, gives what to keep of it (json's `object_hook`)
 ):
     "Read JSON; a missing or damaged file is a `FsicError` that names it."
-    try: return json.loads(Path(path).read_text(encoding='utf-8'), object_hook=hook)
+    try: return json.loads(Path(path).read_bytes(), object_hook=hook) # UTF-8 or 16, a BOM or not
     except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e
@@ -126,7 +126,7 @@ def read_text(
     path:str|Path, # the file
 )->str: # what is in it
     "Read a text file; names in it are decoded as the file system decodes names."
-    try: return os.fsdecode(Path(path).read_bytes())
+    try: return os.fsdecode(Path(path).read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as e:
         raise FsicError(f'{path}: cannot be read ({e.strerror}); restore the file.') from e
 

@@ -137,7 +137,7 @@ def describe(self:ImageSet,
     if self.unknown is not None:
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
     if out := {why: k for why, k in about.get('left_out', {}).items() if k}:
-        lines.append('left out: '+', '.join(f'{k:,} {why}' for why, k in out.items()))
+        lines.append('left out: '+', '.join(f'{why} {k:,}' for why, k in out.items()))
     return lines+list(about.get('notes', ()))
 
 # %% ../nbs/01_data.ipynb #38be8070

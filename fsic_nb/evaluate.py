@@ -43,7 +43,7 @@ def _join(
     "Concatenate the metrics of some batches."
     return {k: np.concatenate([m[k] for m in parts]) for k in parts[0]}
 
-# %% ../nbs/22_evaluate.ipynb #00afe506
+# %% ../nbs/22_evaluate.ipynb #eeba30f6
 def _check_telling(
     episodes, # `Episodes` or `FixedEpisodes`
     n:int,    # episodes
@@ -181,7 +181,7 @@ def table(
         lines.append(line)
     return '\n'.join(lines)
 
-# %% ../nbs/22_evaluate.ipynb #89c4c3ce
+# %% ../nbs/22_evaluate.ipynb #6fb8d1de
 BOUNDS = ('oracle', 'ceiling') # what knows masks, or the labels of other images
 
 def label_table(

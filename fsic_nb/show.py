@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'HEAT', 'COLD', 'DATA_NAMES', 'style', 'label_colours', 'save_figure', 'small', 'show_image', 'show_places',
-           'show_episode', 'show_kept', 'show_results']
+           'show_episode', 'show_kept', 'show_labels', 'show_results']
 
 # %% ../nbs/06_show.ipynb #0ab56cec
 import io, textwrap
@@ -13,9 +13,10 @@ from pathlib import Path
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
-from .core import FsicError, atomic
+from .core import FsicError, atomic, rng
 from .pictures import open_rgb
 from .protocols import METHOD_NAMES
 from .scenes import cell_shares
@@ -368,6 +369,51 @@ def show_kept(
             note = f'{k.sum()} of {k.size} places'
             if t is not None: note = f'{_on_object(k, t, grid)} of {k.sum()} on it'
             s.text(x+size/2, top+size+.04, note, fontsize=7.5, color='.3', ha='center')
+    return s.fig
+
+# %% ../nbs/06_show.ipynb #8145c7c0
+def _show_boxes(ax, images, i, col, size):
+    "Draw the boxes of a label over an image drawn as a square."
+    width, height = open_rgb(images.paths[i]).size
+    for c, x, y, w, h in images.boxes[i]:
+        if c!=col: continue
+        corner = x*size/width, y*size/height
+        ax.add_patch(Rectangle(corner, w*size/width, h*size/height, fill=False, ec=HEAT, lw=1.3))
+
+def _tile(images, i, col, ax, size):
+    "Draw an image with the boxes of a label, or a grey square if it cannot be read."
+    try:
+        show_image(images.paths[i], ax, size=size)
+        if images.boxes: _show_boxes(ax, images, i, col, size)
+    except FsicError:
+        show_image(np.full((size, size, 3), 225, np.uint8), ax, size=size)
+        ax.text(size/2, size/2, 'cannot\nbe read', fontsize=7, ha='center', va='center')
+
+# %% ../nbs/06_show.ipynb #555d3f06
+def show_labels(
+    images, # `ImageSet`
+    each:int=5, # images of a label
+    most:int=20, # labels; of more, the most and the least frequent
+    size:float=.9, # side of an image in inches
+): # the figure
+    "Draw a few images of every label, drawn at random, with their boxes and other labels."
+    count = images.counts()
+    order = np.argsort(-count, kind='stable')
+    if len(order)>most: order = np.r_[order[:most//2], order[-(most//2):]]
+    colours = label_colours(images.names)
+    rows = [rng(0, 'sheet', int(c)).permutation(np.flatnonzero(images.labels[:, c]))[:each]
+            for c in order]
+    pitch = size+.5
+    s = _Sheet(1.6+(size+.12)*max(map(len, rows)), .1+pitch*len(rows))
+    for k, (c, ids) in enumerate(zip(order, rows)):
+        y = .05+pitch*k
+        name = textwrap.shorten(images.names[c], 18, placeholder='…')
+        s.row_name(1.45, y+size/2, f'{name} {count[c]:,}', colours[images.names[c]])
+        for j, i in enumerate(ids):
+            x = 1.6+(size+.12)*j
+            _tile(images, i, c, s.axes(x, y, size), 112)
+            others = [images.names[o] for o in np.flatnonzero(images.labels[i]) if o!=c]
+            s.labels(x, y+size, others, colours, size)
     return s.fig
 
 # %% ../nbs/06_show.ipynb #5a669374

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from fsic_nb.core import FsicError
 from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, enough, filter_counts, select, check_files
-from fsic_nb.voc import VOC_NAMES, VOC_SPLIT, read_voc
+from fsic_nb.voc import DIFFICULT, ONLY_DIFFICULT, VOC_NAMES, VOC_SPLIT, parse_xml, read_objects, read_voc
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get('FSIC_SHARED', ROOT.parent/'shared'/'mlfsic'))/'voc'
@@ -84,8 +84,8 @@ def test_labels_cannot_be_changed_from_inside_or_outside():
     (lambda: ImageSet(['a'], ['x'], [[1, 0]], 's'), 'shape (1, 1), found (1, 2)'),
     (lambda: ImageSet(['a'], ['x'], [[2]], 's'), 'must be 0 or 1'),
     (lambda: ImageSet(['a'], ['x'], [[np.nan]], 's'), 'must be 0 or 1'),
-    (lambda: ImageSet(['a', './a'], ['x'], [[1], [1]], 's'), 'a appears 2 times in paths'),
-    (lambda: ImageSet(['a'], ['x', 'x'], [[1, 1]], 's'), 'x appears 2 times in names'),
+    (lambda: ImageSet(['a', './a'], ['x'], [[1], [1]], 's'), "'a' appears twice in paths"),
+    (lambda: ImageSet(['a'], ['x', 'x'], [[1, 1]], 's'), "'x' appears twice in names"),
     (lambda: image_set([[1, 1]]).index(['c9']), "no label is called 'c9'"),
     (lambda: LabelSplit('s', ['a'], ['a'], []), 'a in train and in val'),
     (lambda: LabelSplit('s', 'abc', [], []), "expected a list of tasks, found 'abc'"),
@@ -160,12 +160,30 @@ def test_both_years_every_set_each_image_once(tree):
     shutil.move(tree/'VOC2012', devkit/'VOC2012')
     assert len(read_voc(tree/'up', difficult='negative'))==4          # the folder the official tar file makes
 
-def test_three_policies_for_difficult(tree):
-    drop, pos, neg = (read_voc(tree, difficult=d) for d in ('drop', 'positive', 'negative'))
-    assert [len(s) for s in (drop, pos, neg)]==[5, 10, 10]            # odd images have a label only as difficult
-    assert (drop.info['left_out'], drop.info['with_difficult'], pos.info['left_out'])==(5, 5, 0)
+def test_four_policies_for_difficult(tree):
+    drop, pos, neg, unknown = (read_voc(tree, difficult=d) for d in DIFFICULT)
+    assert [len(s) for s in (drop, pos, neg, unknown)]==[5, 10, 10, 10]   # odd images have a label only as difficult
+    assert (drop.info['left_out'][ONLY_DIFFICULT], drop.info['with_difficult'], pos.info['left_out'][ONLY_DIFFICULT])==(5, 5, 0)
     assert (pos.labels.sum(), neg.labels.sum(), drop.labels.sum())==(20, 15, 10)
     assert (neg.labels<=pos.labels).all()
+    assert (unknown.labels==neg.labels).all() and (unknown.unknown==pos.labels & ~neg.labels).all() and unknown.unknown.sum()==5
+    assert drop.unknown is pos.unknown is neg.unknown is None
+    assert drop.describe()[0]=='PASCAL VOC: 5 images, 20 labels' and drop.describe()[-1]==f'left out: 5 {ONLY_DIFFICULT}'
+
+@pytest.mark.parametrize('text', ['<!DOCTYPE a><annotation/>', '<!DOCTYPE a [<!ENTITY b "&c;&c;"><!ENTITY c "x">]><annotation>&b;</annotation>'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_a_file_with_a_doctype_is_refused(tmp_path, text, encoding):
+    f = tmp_path/'1.xml'
+    f.write_text(text, encoding=encoding)
+    with pytest.raises(FsicError, match='1.xml: .*DOCTYPE; delete that line') as e: parse_xml(f)
+    assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('declared, encoding', [('', 'utf-8'), ('', 'utf-8-sig'), ('<?xml version="1.0" encoding="ISO-8859-1"?>', 'latin-1'),
+                                                ('<?xml version="1.0" encoding="utf-16"?>', 'utf-16'), ('<?xml version="1.0" encoding="windows-1252"?>', 'cp1252')])
+def test_xml_in_its_own_encoding(tmp_path, declared, encoding):
+    f = tmp_path/'1.xml'
+    f.write_text(f'{declared}<annotation><object><name>L\xf6we</name></object></annotation>', encoding=encoding)
+    assert read_objects(parse_xml(f))==[('L\xf6we', False, None)]
 
 def test_train_val_is_not_trainval(tree):
     "The label *train* in the set *val* has a name that looks like the set *trainval*."
@@ -213,7 +231,7 @@ def test_missing_pictures_can_be_left_out_or_not_looked_for(tree):
     (tree/'VOC2007'/'JPEGImages'/'000005.jpg').unlink()
     (tree/'VOC2007'/'Annotations'/'000005.xml').unlink()
     s = read_voc(tree, difficult='negative', files='present')
-    assert (len(s), s.info['missing'], s.info['listed'])==(9, 1, 9) and '000005' not in [p.stem for p in s.paths]
+    assert (len(s), s.info['left_out']['images without a file'], s.info['listed'])==(9, 1, 9) and '000005' not in [p.stem for p in s.paths]
     assert len(read_voc(tree, difficult='negative', files='unchecked', check=False))==10
     with pytest.raises(FsicError, match="files='some': use"): read_voc(tree, files='some')
 

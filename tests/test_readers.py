@@ -40,118 +40,6 @@ def test_read_knows_all_and_suggests():
     with pytest.raises(FsicError, match="files='some': use 'all', 'present' or 'unchecked'"): read_csv_text('a.jpg,x', files='some')
 
 
-# --- COCO ----------------------------------------------------------------------------------------------------------------
-
-COCO = dict(images=[dict(id=i, file_name=f'{i:012d}.jpg') for i in (42, 7, 9, 100)],
-            categories=[dict(id=c, name=n) for c, n in ((18, 'dog'), (1, 'person'), (90, 'toothbrush'))],
-            annotations=[dict(id=k, image_id=i, category_id=c, **kw) for k, (i, c, kw) in enumerate([
-                (42, 18, {}), (42, 18, dict(iscrowd=0)), (42, 1, dict(iscrowd=1)), (7, 1, dict(iscrowd=0)), (7, 90, {}), (9, 1, dict(iscrowd=1))])])
-
-def write_coco(root, folder='images', name='instances_mini.json', **change):
-    (root/'annotations').mkdir(parents=True, exist_ok=True); (root/folder).mkdir(parents=True, exist_ok=True)
-    (root/'annotations'/name).write_text(json.dumps({**COCO, **change}))
-    for r in COCO['images'][:3]: (root/folder/r['file_name']).write_bytes(b'not looked at here')
-    return root
-
-@pytest.mark.parametrize('folder', ['images', 'mini', 'images/mini'])
-def test_coco_labels_crowds_and_images_without_annotations(tmp_path, folder, capsys):
-    s = read_coco(write_coco(tmp_path, folder))
-    assert capsys.readouterr().out==''                                # pycocotools likes to talk
-    assert s.names==['person', 'dog', 'toothbrush'] and s.name=='coco'
-    assert [p.name for p in s.paths]==['000000000007.jpg', '000000000042.jpg'] and all(p.is_file() for p in s.paths)
-    assert s.labels.tolist()==[[True, False, True], [False, True, False]]  # 9 has only a crowd, 100 nothing (and no file)
-    assert s.info==dict(annotations=['instances_mini.json'], listed=4, left_out=2)
-
-def test_coco_with_several_files_asks_which(tmp_path):
-    write_coco(tmp_path); write_coco(tmp_path, name='instances_other.json')
-    with pytest.raises(FsicError, match=r'2 files are called.*instances_mini.json, instances_other.json'): read_coco(tmp_path)
-    for a in ('instances_other.json', tmp_path/'annotations'/'instances_other.json'): assert len(read_coco(tmp_path, a))==2
-    with pytest.raises(FsicError, match='third.json: no such file'): read_coco(tmp_path, 'third.json')
-
-def coco_image(f): return dict(images=[dict(id=42, file_name=f), *COCO['images'][1:]])
-
-@pytest.mark.parametrize('change, says', [
-    (dict(images=None), 'instances_mini.json: no list is called images'),
-    (dict(categories={}), 'no list is called categories'),
-    (dict(annotations=[]), 'coco: no image carries a label'),
-    (dict(images=[3]), 'images[0]: expected id, int'),
-    (dict(images=[dict(id=42)]), 'images[0]: expected file_name, str'),
-    (dict(images=[dict(id=True, file_name='x')]), 'images[0]: expected id, int'),
-    (dict(images=COCO['images']*2), 'images: id 42 appears 2 times'),
-    (dict(categories=COCO['categories']*2), 'categories: id 18 appears 2 times'),
-    (dict(categories=[dict(id=c, name='dog') for c in (1, 18, 90)]), '3 times in names'),
-    (dict(annotations=[dict(id=5, image_id=1, category_id=1)]), 'annotations[0]: image_id 1 is not among images'),
-    (dict(annotations=[dict(id=5, image_id=42, category_id=2)]), 'annotations[0]: category_id 2 is not among categories'),
-    (dict(annotations=[dict(id=5, image_id=42)]), 'annotations[0]: expected category_id, int'),
-    (dict(annotations=[dict(image_id=42, category_id=1)]), 'annotations[0]: expected id, int'),
-    (dict(annotations=[dict(id=5, image_id=42, category_id=1)]*2), 'annotations: id 5 appears 2 times'),
-    (dict(annotations=['x']), 'annotations[0]: expected id, int'),
-    *((coco_image(f), f'image 42: file name {f!r} leads out of') for f in ('../annotations/instances_mini.json', '/etc/hostname', 'a/../../b', '..\\b', 'C:b', '')),
-    (coco_image('.'), 'image 42: '), (coco_image('gone.jpg'), 'gone.jpg is missing')])
-def test_a_spoilt_coco_file_names_the_record(tmp_path, change, says):
-    with pytest.raises(FsicError, match=re.escape(says)) as e: read_coco(write_coco(tmp_path, **change))
-    assert '\n' not in str(e.value)
-
-def test_a_spoilt_coco_tree_names_the_place(tmp_path):
-    with pytest.raises(FsicError, match='nowhere: no such folder; give the folder that holds annotations'): read_coco(tmp_path/'nowhere')
-    with pytest.raises(FsicError, match='no files are called instances_'): read_coco(tmp_path)
-    write_coco(tmp_path)
-    (tmp_path/'images'/'000000000007.jpg').write_bytes(b'')
-    with pytest.raises(FsicError, match='image 7: .*000000000007.jpg is empty'): read_coco(tmp_path)
-    shutil.rmtree(tmp_path/'images')
-    with pytest.raises(FsicError, match='neither images nor mini is in it'): read_coco(tmp_path)
-    (tmp_path/'annotations'/'instances_mini.json').write_text('{')
-    with pytest.raises(FsicError, match='instances_mini.json: not valid JSON'): read_coco(tmp_path)
-
-def test_coco_2014_train_and_val_together(tmp_path):
-    for part, images in dict(train2014=COCO['images'][:2], val2014=COCO['images'][2:]).items():
-        images = [dict(r, file_name=f'COCO_{part}_{r["file_name"]}') for r in images]
-        d = {**COCO, 'images': images, 'annotations': [a for a in COCO['annotations'] if a['image_id'] in {r['id'] for r in images}]}
-        if part=='val2014': d['annotations'] = [dict(id=1, image_id=100, category_id=90, iscrowd=0, segmentation=[[1., 2.]])]
-        (tmp_path/'annotations').mkdir(exist_ok=True); (tmp_path/part).mkdir()
-        (tmp_path/'annotations'/f'instances_{part}.json').write_text(json.dumps(d))
-        for r in images: (tmp_path/part/r['file_name']).write_bytes(b'x')
-    s = read_coco(tmp_path)
-    assert names_of(s)=={'COCO_train2014_000000000007.jpg': {'person', 'toothbrush'}, 'COCO_train2014_000000000042.jpg': {'dog'}, 'COCO_val2014_000000000100.jpg': {'toothbrush'}}
-    assert s.info==dict(annotations=['instances_train2014.json', 'instances_val2014.json'], listed=4, left_out=1)
-    assert len(read_coco(tmp_path, 'instances_val2014.json'))==1
-    f = tmp_path/'annotations'/'instances_val2017.json'
-    shutil.copy(tmp_path/'annotations'/'instances_train2014.json', f)
-    with pytest.raises(FsicError, match='3 files are called'): read_coco(tmp_path)     # 2014 and 2017 are the same photographs
-    (tmp_path/'val2017').symlink_to(tmp_path/'train2014')
-    with pytest.raises(FsicError, match='instances_val2017.json, image 7: instances_train2014.json has the same image'):
-        read_coco(tmp_path, ['instances_train2014.json', f])
-    f.write_text(json.dumps({**COCO, 'categories': [dict(id=c, name=n) for c, n in ((18, 'dog'), (1, 'people'), (90, 'toothbrush'))]}))
-    with pytest.raises(FsicError, match='instances_val2017.json: other categories than in instances_val2014.json'):
-        read_coco(tmp_path, ['instances_val2014.json', 'instances_val2017.json'])
-
-def test_coco_present_and_unchecked(tmp_path):
-    write_coco(tmp_path)
-    (tmp_path/'images'/'000000000007.jpg').unlink()
-    assert names_of(read_coco(tmp_path, files='present'))=={'000000000042.jpg': {'dog'}}
-    assert read_coco(tmp_path, files='present').info['missing']==1
-    assert len(read_coco(tmp_path, files='unchecked'))==2
-    shutil.rmtree(tmp_path/'images'); (tmp_path/'images').mkdir()
-    with pytest.raises(FsicError, match='image 7: .* is missing, and so are all 2 others'): read_coco(tmp_path, files='present')
-
-@settings(deadline=None, max_examples=30)
-@given(st.data())
-def test_coco_is_what_pycocotools_says(tmp_path_factory, data):
-    "Any ids, several objects an image, crowds anywhere."
-    from pycocotools.coco import COCO as Api
-    ids = data.draw(st.lists(st.integers(1, 10**6), min_size=1, max_size=8, unique=True))
-    cats = data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=6, unique=True))
-    some = data.draw(st.lists(st.tuples(st.sampled_from(ids), st.sampled_from(cats), st.integers(0, 1)), min_size=1, max_size=30))
-    some.append((ids[0], cats[0], 0))
-    d = tmp_path_factory.mktemp('coco')
-    write_coco(d, images=[dict(id=i, file_name=f'{i}.jpg') for i in ids], categories=[dict(id=c, name=f'c{c}') for c in cats],
-               annotations=[dict(id=k, image_id=i, category_id=c, iscrowd=w) for k, (i, c, w) in enumerate(some)])
-    with contextlib.redirect_stdout(None): api = Api(str(d/'annotations'/'instances_mini.json'))
-    want = {i: {f'c{a["category_id"]}' for a in api.loadAnns(api.getAnnIds(imgIds=[i], iscrowd=False))} for i in ids}
-    s = read_coco(d, files='unchecked')
-    assert names_of(s)=={f'{i}.jpg': v for i, v in want.items() if v} and s.names==[f'c{c}' for c in sorted(cats)]
-
-
 # --- NUS-WIDE --------------------------------------------------------------------------------------------------------------
 
 def write_nus(root, truth, lines=None, split=None, end='\n'):
@@ -364,17 +252,6 @@ def test_a_link_is_the_image_it_points_to(tmp_path):
 
 
 # --- the real annotations, where they are ----------------------------------------------------------------------------------------
-
-def test_the_real_coco_labels(photos, tmp_path):
-    "val2017 as two independent sources have it, and the photographs."
-    with gzip.open(photos/'labels'/'instances_val2017_labels_only.json.gz') as f: text = f.read()
-    (tmp_path/'annotations').mkdir(); (tmp_path/'val2017').mkdir()
-    (tmp_path/'annotations'/'instances_val2017.json').write_bytes(text)
-    s = read_coco(tmp_path, files='unchecked')
-    assert (len(s), len(s.names), s.info['listed'], s.info['left_out'])==(4952, 80, 5000, 48)
-    with gzip.open(photos/'labels'/'coco_labels.json.gz') as f: other = json.load(f)
-    assert s.names==other['names'] and {p.stem: np.flatnonzero(row).tolist() for p, row in zip(s.paths, s.labels)}=={k: sorted(v) for k, v in other['val2017'].items() if v}
-    assert len(read('coco', photos/'coco'))==251
 
 def test_real_nuswide_labels(photos, tmp_path):
     "61,256 real label sets, written in the official format and read back."
