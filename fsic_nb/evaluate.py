@@ -216,13 +216,15 @@ def report(
 ):
     "Say the table of some records, and what its columns mean."
     r = rows[0]
-    what = f'{r["data"]}, {r["protocol"]} filter, {r["episodes"]} episodes, seed {r["seed"]}'
+    n = r['episodes']
+    what = f'{r["data"]}, {r["protocol"]} filter, {n} episode{"s"*(n!=1)}, seed {r["seed"]}'
+    what += '; ± is the 95 % interval over episodes' if n>1 else '; no interval'
     to = {METHOD_NAMES.get(row['baseline'], row['baseline']) for row in rows if 'baseline' in row}
     diff = f', diff the paired difference to {to.pop()}' if to else ''
     seconds = time.perf_counter()-begin
     level = ', chance level what a random order would get' if 'chance' in r else ''
     labels = label_table(rows)
-    say(f'\n{what}; ± is the 95 % interval over episodes{diff}{level}\n\n'
+    say(f'\n{what}{diff}{level}\n\n'
         f'{table(rows)}\n\n{labels}{labels and chr(10)*2}{seconds:.0f} s in all')
 
 # %% ../nbs/22_evaluate.ipynb #fc5fe54d

@@ -110,7 +110,7 @@ def run_cli(f, args):
     f(**{k: int(v) if k in ('seed', 'episodes', 'size') else v for k,v in kw.items()})
 
 @pytest.mark.parametrize('args,says', [
-    (['--shots', '-1'], "--shots '-1': expected whole numbers from 0 on"), (['--shots', '1;5'], 'such as 0,1,5'), (['--episodes', '1'], '--episodes 1: an interval needs at least 2'),
+    (['--shots', '-1'], "--shots '-1': expected whole numbers from 0 on"), (['--shots', '1;5'], 'such as 0,1,5'), (['--episodes', '0'], '--episodes 0: expected 1 or more'),
     (['--run', 'nowhere'], '--run nowhere: no such folder; make it with fsic_train'), (['--run', 'full'], 'is no run (it has no about.json)'),
     (['--method', 'refind'], "no method is called 'refind'; did you mean refined"), (['--method', 'zzz'], 'known are protonet, simpleshot'),
     (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),
