@@ -78,7 +78,7 @@ def assign_images(
         left[i] = np.inf                              # done
     return rows, None
 
-# %% ../nbs/05_episodes.ipynb #7968481f
+# %% ../nbs/05_episodes.ipynb #ad7a5fa6
 def known_labels(
     images:ImageSet,
     ids:Int[np.ndarray, "n"], # image numbers

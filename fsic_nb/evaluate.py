@@ -43,7 +43,7 @@ def _join(
     "Concatenate the metrics of some batches."
     return {k: np.concatenate([m[k] for m in parts]) for k in parts[0]}
 
-# %% ../nbs/22_evaluate.ipynb #7851fad9
+# %% ../nbs/22_evaluate.ipynb #eeba30f6
 def _check_telling(
     episodes, # `Episodes` or `FixedEpisodes`
     n:int,    # episodes
@@ -181,7 +181,7 @@ def table(
         lines.append(line)
     return '\n'.join(lines)
 
-# %% ../nbs/22_evaluate.ipynb #3d5914d1
+# %% ../nbs/22_evaluate.ipynb #6fb8d1de
 BOUNDS = ('oracle', 'ceiling') # what knows masks, or the labels of other images
 
 def label_table(
@@ -216,13 +216,15 @@ def report(
 ):
     "Say the table of some records, and what its columns mean."
     r = rows[0]
-    what = f'{r["data"]}, {r["protocol"]} filter, {r["episodes"]} episodes, seed {r["seed"]}'
+    n = r['episodes']
+    what = f'{r["data"]}, {r["protocol"]} filter, {n} episode{"s"*(n!=1)}, seed {r["seed"]}'
+    what += '; ± is the 95 % interval over episodes' if n>1 else '; no interval'
     to = {METHOD_NAMES.get(row['baseline'], row['baseline']) for row in rows if 'baseline' in row}
     diff = f', diff the paired difference to {to.pop()}' if to else ''
     seconds = time.perf_counter()-begin
     level = ', chance level what a random order would get' if 'chance' in r else ''
     labels = label_table(rows)
-    say(f'\n{what}; ± is the 95 % interval over episodes{diff}{level}\n\n'
+    say(f'\n{what}{diff}{level}\n\n'
         f'{table(rows)}\n\n{labels}{labels and chr(10)*2}{seconds:.0f} s in all')
 
 # %% ../nbs/22_evaluate.ipynb #fc5fe54d

@@ -132,7 +132,7 @@ def leave_one_out(
     t:Float[Tensor, "*b N D"],   # initial prototypes
     y:Bool[Tensor, "*b S N"],    # labels
     known:Bool[Tensor, "*b S N"]|None=None, # the pairs that count; None: all
-)->Float[Tensor, "*b S N L"]: # delta, positive: the local feature helps; 0 where a pair does not count
+)->Float[Tensor, "*b S N L"]: # delta, positive: the local feature helps; 0: no pair that counts
     "Compute how the loss of every pair changes without each local feature (paper, step 6)."
     s = score_without(x, b, t)
     target = y[...,None,:].to(s.dtype)

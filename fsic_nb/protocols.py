@@ -365,14 +365,16 @@ def _check_labels(run, split, part, where):
             raise FsicError(f'{where}: {n} is no {part} label of {split.name}; '
                             'take it out, or take another split.')
 
-def _check_fixed(split, part, runs, queries):
-    "Raise unless there are one task, a run, and a number of queries (or 'all')."
+def _check_fixed(split, part, runs, queries, negatives=0):
+    "Raise unless there are one task, a run, and numbers of queries (or 'all')."
     if len(split.tasks(part))!=1:
         raise FsicError(f'split {split.name}: fixed supports need one {part} task, '
                         f'it has {len(split.tasks(part))}.')
     if not runs: raise FsicError('fixed supports: there are no runs; give at least one.')
     if queries!='all' and (type(queries) is not int or queries<1):
         raise FsicError(f"queries={queries!r}: expected a whole number, at least 1, or 'all'.")
+    if negatives!='all' and (type(negatives) is not int or negatives<0):
+        raise FsicError(f"negatives={negatives!r}: expected a whole number, at least 0, or 'all'.")
 
 def _check_usable(images, ids, usable, where):
     "Raise unless all images of a run are usable under the protocol."
@@ -406,7 +408,7 @@ class FixedEpisodes:
         negatives:int|str=0, # further queries that carry none of the labels; 'all': every one
     ):
         split.check(images)
-        _check_fixed(split, part, runs, queries)
+        _check_fixed(split, part, runs, queries, negatives)
         store_attr(but='pool')
         self.names = split.labels(part)
         check_ranking(len(self.names), negatives, f'{images.name}, {part}')

@@ -20,7 +20,7 @@ from .core import FsicError
 from .episodes import collate
 from .names import LabelWords
 
-# %% ../nbs/08_support.ipynb #a0b71254
+# %% ../nbs/08_support.ipynb #0bcf5b25
 def _numbers(
     x,         # a tensor, an array or lists
     what:str,  # its name, for the message
@@ -125,8 +125,8 @@ class StoredFeatures(Features):
         "Compute `f` of every image, or take it from the cache."
         return super().map(f, of) if self.cache is None else self.cache(f, self.ids, of)
 
-# %% ../nbs/08_support.ipynb #3b7bf14f
-def _truth(
+# %% ../nbs/08_support.ipynb #cd1f0aa0
+def _yes_no(
     y,         # a tensor, an array or lists of 0 and 1
     what:str,  # its name, for the message
 )->Bool[Tensor, "..."]:
@@ -180,7 +180,7 @@ class Support:
             raise FsicError(f'Support, x: expected Features, found {type(x).__name__}; '
                             'write Features(x).')
         self.x = x
-        self.y = _truth(y, 'Support, y')
+        self.y = _yes_no(y, 'Support, y')
         _check_rows(self.y, x.shape)
         self.look_up = g if callable(g) else _words(g, self.y)
         self.labels = None if labels is None else np.asarray(labels)
@@ -201,14 +201,14 @@ class Support:
         cache = getattr(self.x, 'cache', None)
         return f(self.g) if cache is None or self.labels is None else cache(f, self.labels, 'words')
 
-# %% ../nbs/08_support.ipynb #bd78e18c
+# %% ../nbs/08_support.ipynb #3008bf89
 def where_unknown(
     known, # which labels are known, as `y`; None: all
     y:Bool[Tensor, "*b n N"], # labels
 )->Bool[Tensor, "*b n N"]|None:
     "Return `known`, or None where nothing is unknown."
     if known is None: return None
-    known = _truth(known, 'known').to(y.device)
+    known = _yes_no(known, 'known').to(y.device)
     if known.shape!=y.shape:
         raise FsicError(f'known: the shape {tuple(known.shape)} for labels {tuple(y.shape)}; '
                         'give one value for every image and label.')
@@ -236,7 +236,7 @@ def load_episodes(
         return exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels, batch.known), query, y_query
 
-# %% ../nbs/08_support.ipynb #4599c788
+# %% ../nbs/08_support.ipynb #04cfd592
 def mean_bce(
     s:Float[Tensor, "*b n N"], # logits
     y:Bool[Tensor, "*b n N"],  # labels

@@ -85,6 +85,9 @@ def test_records(exp):
     one = records(evaluate(METHODS, eps, exp, n=1), eps)[1]
     assert (one['map_ci95'], one['diff_ci95'], one['episodes'])==(None, None, 1) and one['diff'] is not None
     assert '±' not in table([one])
+    said = []
+    report([one], time.perf_counter(), said.append)
+    assert '1 episode, seed 0; no interval' in said[0]
 
 
 def test_records_of_labels(exp):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from fsic_nb.core import FsicError, read_json, write_json
+from fsic_nb.core import FsicError, fingerprint, read_json, write_json
 from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, filter_counts, select
 from fsic_nb.voc import VOC_NAMES, VOC_SPLIT
 from fsic_nb.episodes import Episodes, collate
@@ -258,6 +258,8 @@ GOOD = dict(c0=['0016'], c1=['0017.jpg'], c2=['0018'])
     (dict(c0=['0003']), dict(protocol='strict'), "run b: 0003.jpg and 0 others carry labels that the task does not have; use protocol='masked'"),
     ({}, dict(queries=40), 'query images can be had for'), ({}, dict(pool=[16, 17, 18]), 'no image is left to ask about c0'),
     ({}, dict(queries=0), "queries=0: expected a whole number, at least 1, or 'all'"), ({}, dict(queries='some'), "queries='some': expected"),
+    ({}, dict(negatives='some'), "negatives='some': expected"), ({}, dict(negatives=-1), 'negatives=-1: expected a whole number, at least 0'),
+    ({}, dict(negatives=13), 'made: an episode needs 13 images without any of its labels, but 9 are there'),
     ({}, dict(queries=True), 'queries=True: expected'), ({}, dict(protocol='lax'), "no protocol is called 'lax'"),
     ({}, dict(part='val'), 'fixed supports need one val task, it has 0'), ({}, dict(part='tset'), "no part is called 'tset'")])
 def test_wrong_runs_name_the_run(run, kw, says):
@@ -284,6 +286,32 @@ def test_drawn_queries_change_with_seed_and_run():
     runs = dict(a=GOOD, b=GOOD)
     eps, other = (FixedEpisodes(images, split, runs, queries=2, seed=s) for s in (0, 1))
     assert len({tuple(x.query) for x in [*eps, *other]})==4
+
+def test_negatives_of_given_supports():
+    images, split = small_world()
+    runs, free = dict(a=GOOD, b=GOOD), np.flatnonzero(~images.labels[:, :3].any(1))
+    plain = FixedEpisodes(images, split, runs)
+    every, some = (FixedEpisodes(images, split, runs, negatives=n) for n in ('all', 4))
+    for e in range(2):
+        assert np.array_equal(every[e].query, [*plain[e].query, *free]) and not every[e].y_query[-len(free):].any()
+        assert np.array_equal(some[e].query[:-4], plain[e].query) and {*some[e].query[-4:]}<={*free}
+        assert np.array_equal(some[e].query, FixedEpisodes(images, split, runs, negatives=4)[e].query)
+    assert not np.array_equal(some[0].query[-4:], some[1].query[-4:])
+    assert {*FixedEpisodes(images, split, runs, negatives='all', pool=range(40))[0].query[-3:]}<={*free[free<40]}
+    one = LabelSplit('one', [], [], ['c0'])
+    with pytest.raises(FsicError, match='one label alone'): FixedEpisodes(images, one, dict(a=dict(c0=['0016'])))
+    assert FixedEpisodes(images, one, dict(a=dict(c0=['0016'])), negatives='all')[0].y_query.mean()<.6
+    assert len({x.fingerprint() for x in (plain, every, some)})==3
+    known = fingerprint(images.fingerprint(), split.fingerprint(), runs, 'test', 'all', plain.pool, 'masked', 0)
+    assert plain.fingerprint()==known                                                      # as it was before there were negatives
+
+def test_unknown_labels_of_given_supports():
+    images, split = small_world()
+    unknown = (np.random.default_rng(0).random(images.labels.shape)<.3)&~images.labels
+    unsure = ImageSet(images.paths, images.names, images.labels, 'made', unknown=unknown)
+    ep = FixedEpisodes(unsure, split, dict(a=GOOD), negatives='all')[0]
+    assert np.array_equal(ep.known, ~unknown[np.ix_(ep.support, ep.labels)]) and np.array_equal(ep.known_query, ~unknown[np.ix_(ep.query, ep.labels)])
+    assert {i for i in ep.query if not images.labels[i, :3].any()}=={*np.flatnonzero(~(images.labels|unknown)[:, :3].any(1))}
 
 @pytest.mark.parametrize('text, kw, says', [
     ('[]', {}, 'expected {run: {label: [images]}}'), ('{}', {}, 'expected {run:'), ('{"r": {}}', {}, 'runs.json, r: expected {label: [images]}'),
