@@ -67,6 +67,7 @@ def test_21_one_hot_columns(tmp_path, monkeypatch):
     s = read_csv(tmp_path)                             # both, which have files of the same names
     assert len(s)==6 and s.parts==['train']*3+['val']*3 and s.counts().tolist()==[5, 3]
     assert s.info['dialect']=='CSV, a column for each label' and s.info['left_out']['images without a label']==2
+    assert 'several parts' not in said(s)
     write(tmp_path/'test', text.replace('leaf', 'stem'), name='_classes.csv')
     fails(lambda: read_csv(tmp_path), 'other columns than in')
 
@@ -361,7 +362,8 @@ def split(*cells, own=False): return {c: v for c, v in split_cells({c: f'line {k
 def test_a_cell_is_split_if_the_table_shows_it(cells, want): assert len({n for v in split(*cells).values() for n in v})==want
 
 @pytest.mark.parametrize('cells', [['cat,dog', 'bird,fish'], ['cat,dog', 'cat'], ['cat,dog'], ['dining table', 'table'], ['dining table', 'dining', 'table'], ['cat dog', 'dog bird', 'bird cat'],
-                                   ['cat/dog', 'cat', 'dog'], ['cat+dog', 'cat', 'dog'], ['cat & dog', 'cat', 'dog'], [f'{a} {b}' for a in ('red', 'blue', 'black') for b in ('car', 'bus', 'van')]])
+                                   ['cat/dog', 'cat', 'dog'], ['cat+dog', 'cat', 'dog'], ['cat & dog', 'cat', 'dog'], [f'{a} {b}' for a in ('red', 'blue', 'black') for b in ('car', 'bus', 'van')],
+                                   [f'{a} {b}' for a in ('red', 'blue', 'black', 'grey', 'green') for b in ('car', 'bus', 'van', 'tram', 'truck')]])
 def test_two_readings_are_both_shown(cells):
     text = fails(lambda: split(*cells), 'may be one label or 2')
     cell, first = re.search("line \\d+: '(.*?)'.*write \"(.*?)\"", text).groups()
