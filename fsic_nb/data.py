@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'PROTOCOLS', 'FILES', 'ImageSet', 'plain_name', 'LabelSplit'
            'check_files']
 
 # %% ../nbs/01_data.ipynb #c9e4cd81
-import os, unicodedata
+import os, re, unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,8 @@ def describe(self:ImageSet,
     order = sorted(count, key=count.get, reverse=True) if len(count)>most else list(count)
     some = [f'{n} {count[n]:,}' for n in order]
     if len(count)>most: some = [*some[:most//3], '...', *some[-(most//3):]]
-    lines = [f'{about.get("dialect", "images")}: {len(self):,} images, {len(count)} labels',
+    size = f'{_how_many(len(self), "images")}, {_how_many(len(count), "labels")}'
+    lines = [f'{about.get("dialect", "images")}: {size}',
              f'labels: {", ".join(some)}']
     if any(self.parts or ()):
         parts = Counter(p or 'none' for p in self.parts)
@@ -137,8 +138,13 @@ def describe(self:ImageSet,
     if self.unknown is not None:
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
     if out := {why: k for why, k in about.get('left_out', {}).items() if k}:
-        lines.append('left out: '+', '.join(f'{why} {k:,}' for why, k in out.items()))
+        lines.append('left out: '+', '.join(_how_many(k, why) for why, k in out.items()))
     return lines+list(about.get('notes', ()))
+
+def _how_many(k:int, what:str)->str:
+    "Write '3 images without a file', or '1 image without a file'."
+    if k==1: what = re.sub(r'^(\w+)s\b', r'\1', what)
+    return f'{k:,} {what}'
 
 # %% ../nbs/01_data.ipynb #38be8070
 PARTS = ('train', 'val', 'test')

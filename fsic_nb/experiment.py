@@ -20,11 +20,11 @@ from .core import FsicError, say
 from .data import ImageSet, LabelSplit, enough, select
 from .episodes import Episodes
 from .features import extract
-from .names import class_cosines, class_texts
+from .names import LabelWords, class_cosines, class_texts, is_informed
 from .protocols import QUERIES, SETS, SHOTS, coco_base, split_of
 from .readers import read
 from .scenes import QUICK, SceneSet, make_scenes
-from .words import label_vectors, load_words
+from .words import load_words
 
 # %% ../nbs/07_experiment.ipynb #ddb1a0d5
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Experiment:
     images:ImageSet
     split:LabelSplit
     features:object         # a `FeatureStore`, or anything with its `[ids]`, `mean_of` and `len`
-    words:Float[Tensor, "n W"] # word vectors of all labels
+    words:object            # word vectors (n, W) of all labels: a tensor, or `LabelWords`
     scenes:SceneSet|None = None # true masks, where there are any
     protocol:str = 'strict' # which images may be used, see `select`
     queries:int = QUERIES   # query images drawn per label
@@ -187,7 +187,7 @@ def prepare(
     say=say,            # called with one line a step
     **options,          # the fields of `Options`, such as split, backbone and size
 )->Experiment:
-    "Build or read the images, extract their features and look up the words."
+    "Build or read the images and extract their features; words are looked up when they are read."
     start = time.perf_counter()
     options = Options(**options)
     check_data(data, root, seed)
@@ -200,7 +200,10 @@ def prepare(
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'
     say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels '
         f'of {bb.name}@{bb.size}, {time.perf_counter()-start:.1f} s ({speed})')
-    words = torch.as_tensor(label_vectors(load_words(options.words), images.names))
+    # the scenes' words are read apart, t-shirt as two: so were all numbers made
+    names = [n.replace('-', ' ') for n in images.names] if scenes else images.names
+    own = [n for part in ('train', 'val', 'test') for n in split.labels(part)]
+    words = LabelWords(names, options.words, own, say)
     return Experiment(data, images, split, store, words, scenes, protocol, options.queries)
 
 # %% ../nbs/07_experiment.ipynb #e1d931ab
@@ -212,7 +215,9 @@ def name_cosines(self:Experiment)->Float[Tensor, "N n"]: # of all labels, with t
                         'whose classes a name could be compared with; '
                         "leave out methods that need the name, or use 'lite0'.")
     classes = class_texts(len(self.head[1]))
-    return torch.as_tensor(class_cosines(classes, self.images.names, load_words('minilm')))
+    cos = torch.as_tensor(class_cosines(classes, self.images.names, load_words('minilm')))
+    if isinstance(self.words, LabelWords): self.words.tell(is_informed(cos).numpy())
+    return cos
 
 # %% ../nbs/07_experiment.ipynb #f7ed4812
 def coco_episodes(

@@ -10,7 +10,7 @@ __all__ = ['ONE_SHOT', 'REFINED_PHOTOS', 'AT_FIVE', 'BEST', 'BEST_PHOTOS', 'RECI
 # %% ../nbs/25_recipes.ipynb #bcf2d0ef
 import contextlib, time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from torch import nn
@@ -88,7 +88,9 @@ def default_config(
     "Make the configuration of a method for the features and words of an experiment."
     speaks = get_recipe(method, exp.name).get('vocabulary') and exp.head
     classes = len(exp.head[1]) if speaks else 0
-    return head_config(method, exp.features.channels, exp.words.shape[1], classes)
+    cfg = head_config(method, exp.features.channels, 1, classes)
+    # a configuration without `word_dim` reads no words
+    return replace(cfg, word_dim=exp.words.shape[1]) if hasattr(cfg, 'word_dim') else cfg
 
 # %% ../nbs/25_recipes.ipynb #24dfcc86
 def draw_kind(
@@ -156,9 +158,10 @@ def run_folder(
 )->Path:
     "Return where the cache keeps the run of a plan."
     code = hash_code(type(plan.cfg).__module__, 'fsic_nb.train')
+    words = exp.words.numpy() if hasattr(plan.cfg, 'word_dim') else None
     key = fingerprint(plan.cfg.to_dict(), asdict(plan.schedule), seed, bool(quick),
-                      [e.fingerprint() for e in plan.kinds], exp.features.key, exp.words.numpy(),
-                      plan.basis, code)
+                      [e.fingerprint() for e in plan.kinds], exp.features.key, words, plan.basis,
+                      code)
     return home()/'runs'/f'{method}-{key}'
 
 # %% ../nbs/25_recipes.ipynb #0561c78c
@@ -313,11 +316,11 @@ def open_run(
 )->nn.Module: # in eval mode
     "Load the model of a run, if it fits the features and words of an experiment."
     model = load_model(run['path']/'best')
-    word_dim = exp.words.shape[1]
+    word_dim = getattr(model.cfg, 'word_dim', None)      # without it a model reads no words
     meta = exp.features.meta
     has = [('backbone', run['backbone'], meta['backbone']),
            ('channels', model.cfg.channels, exp.features.channels),
-           ('word dimensions', getattr(model.cfg, 'word_dim', None) or word_dim, word_dim)]
+           ('word dimensions', word_dim, word_dim and exp.words.shape[1])]
     if not is_tuned(run):            # else the features were made with the run's own network
         has.insert(2, ('weights', run['weights'], meta['weights']))
     for what, mine, here in has:

@@ -207,28 +207,7 @@ def join_records(
         out[key] = Record(a.image, yes, a.where, no, unknown, a.part or r.part, boxes, a.here)
     return out
 
-# %% ../nbs/01b_records.ipynb #9ab07b23
-def find_files(
-    records:list, # of `Record`
-    find:Finder,
-    files:str='all', # see `to_images`
-)->list: # paths; None where there is no file
-    "Find the file of every record; one that is missing or empty is an error where all are needed."
-    if files not in FILES: raise FsicError(f"files={files!r}: use {', '.join(FILES)}.")
-    found = [find(r.image, r.here, r.part) for r in records]
-    _check_names(records, found)
-    if files=='unchecked':
-        return [p or _guess(find, r) for p, r in zip(found, records)]
-    def size(p): return find.folder(os.path.dirname(p)).files[os.path.basename(p)]
-    bad = [k for k, p in enumerate(found) if p is None or not size(p)]
-    if len(bad)==len(records) or bad and files=='all':
-        r = records[bad[0]]
-        what = 'missing' if found[bad[0]] is None else 'empty'
-        how = '' if len(bad)==len(records) else ', or leave such images out with --files present'
-        raise FsicError(f'{r.where}: {r.image} is {what}, as {len(bad)} of {len(records)} listed '
-                        f'images are; put them {_looked_in(find)}{how}.')
-    return [None if p is None or not size(p) else p for p in found]
-
+# %% ../nbs/01b_records.ipynb #8e020bb2
 def _guess(find:Finder, r:Record)->str:
     "Say where a file that is not there should be."
     name, base = split_name(r.image)
@@ -251,6 +230,28 @@ def _looked_in(find:Finder)->str:
     if find.places!=PLACES: return f'into {find.pictures}'
     return f'into {find.root} or {find.root}/images, or name their folder with --pictures'
 
+# %% ../nbs/01b_records.ipynb #9ab07b23
+def find_files(
+    records:list, # of `Record`
+    find:Finder,
+    files:str='all', # see `to_images`
+)->list: # paths; None where there is no file
+    "Find the file of every record; one that is missing or empty is an error where all are needed."
+    if files not in FILES: raise FsicError(f"files={files!r}: use {', '.join(FILES)}.")
+    found = [find(r.image, r.here, r.part) for r in records]
+    _check_names(records, found)
+    if files=='unchecked':
+        return [p or _guess(find, r) for p, r in zip(found, records)]
+    def size(p): return find.folder(os.path.dirname(p)).files[os.path.basename(p)]
+    bad = [k for k, p in enumerate(found) if p is None or not size(p)]
+    if len(bad)==len(records) or bad and files=='all':
+        r = records[bad[0]]
+        what = 'missing' if found[bad[0]] is None else 'empty'
+        how = '' if len(bad)==len(records) else ', or leave such images out with --files present'
+        raise FsicError(f'{r.where}: {r.image} is {what}, as {len(bad)} of {len(records)} listed '
+                        f'images are; put them {_looked_in(find)}{how}.')
+    return [None if p is None or not size(p) else p for p in found]
+
 # %% ../nbs/01b_records.ipynb #a4d00961
 def to_images(
     listing:Listing,
@@ -263,8 +264,9 @@ def to_images(
     spelt = one_spelling(listing.records)
     records = [r for r in listing.records if negatives or r.yes]
     if not any(r.yes for r in records):
+        why = ''.join(f', without {k:,} {w}' for w, k in listing.left_out.items() if k)
         raise FsicError(f'{root}: no image carries a label ({listing.dialect}, '
-                        f'{len(listing.records)} images); '
+                        f'{len(listing.records)} images{why}); '
                         'give the annotations that belong to these images.')
     out = dict(listing.left_out)
     found = find_files(records, Finder(root, pictures), files)
@@ -272,12 +274,8 @@ def to_images(
     joined = join_records([r for r, _ in pairs], [p for _, p in pairs])
     out['images without a label'] = len(listing.records)-len(records)
     out['images without a file'] = len(records)-len(pairs)
-    shown = {n for r in joined.values() for n in r.yes}
     names = listing.names or sorted(spelt)
-    empty = [n for n in names if n not in shown]
-    if not listing.keep_empty:
-        names = [n for n in names if n in shown]
-        out[f'labels without an image ({", ".join(empty[:5])})'] = len(empty)
+    if not listing.keep_empty: names = _carried(names, joined, out)
     notes = list(listing.notes)
     if twice := len(pairs)-len(joined):
         notes.append(f'united: {twice:,} records of an image listed before')
@@ -285,6 +283,14 @@ def to_images(
     return _tables(listing.name, joined, names, info)
 
 # %% ../nbs/01b_records.ipynb #cfcb5029
+def _carried(names:list, joined:dict, left_out:dict)->list:
+    "Return the labels that an image carries, and count the others in `left_out`."
+    carried = {n for r in joined.values() for n in r.yes}
+    empty = [n for n in names if n not in carried]
+    some = ', '.join(empty[:5])+', ...'*(len(empty)>5)
+    if empty: left_out[f'labels without an image ({some})'] = len(empty)
+    return [n for n in names if n in carried]
+
 def _tables(name:str, joined:dict, names:list, info:dict)->ImageSet:
     "Turn records, by path, into the tables of an image set."
     col = {n: k for k, n in enumerate(names)}

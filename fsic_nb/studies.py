@@ -22,6 +22,7 @@ from .experiment import (Experiment, Options, check_data, choose_backbone, draw_
                                 prepare, read_images)
 from .finetune import (ImageLoader, Tuning, finetune, make_live_validation, processes,
                               tuned_backbone)
+from .names import LabelWords
 from .protocols import SHOTS
 from .recipes import (NEEDS, RECIPES, build_methods, check_names, fit, get_recipe,
                              make_kinds, open_run)
@@ -32,7 +33,6 @@ from .runs import (check_new_run, check_same_run, describe_cell, describe_run,
 from .show import save_figure, show_episode, show_kept, show_results, style
 from .support import can_score, load_episodes
 from .train import Plan
-from .words import label_vectors, load_words
 
 # %% ../nbs/31_studies.ipynb #21797332
 def draw_figures(
@@ -163,7 +163,8 @@ def tune(
     check_new_run(out, dict(method=cell.method, data=cell.data, seed=seed, **describe_cell(cell)))
     options = Options(cell.split, cell.protocol)
     images, split, _, protocol = read_images(cell.data, root, seed, False, say, options)
-    words = torch.as_tensor(label_vectors(load_words(cell.words), images.names))
+    read = [*split.labels('train'), *split.labels('val')]
+    words = LabelWords(images.names, cell.words, read, say)[:]
     exp = Experiment(cell.data, images, split, None, words, None, protocol, cell.queries)
     eps = exp.episodes('train', cell.train_shots, seed, ways=cell.ways)
     if eps.left_out:

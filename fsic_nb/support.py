@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .core import FsicError
 from .episodes import collate
+from .names import LabelWords
 
 # %% ../nbs/08_support.ipynb #986ca65b
 class Features:
@@ -82,13 +83,18 @@ class Support:
     def __init__(self,
         x:Features,                  # of the S support images
         y:Bool[Tensor, "*b S N"],    # whether image j carries label i
-        g:Float[Tensor, "*b N W"]|None, # word vectors; None for methods without words
+        g:Float[Tensor, "*b N W"]|Callable|None, # word vectors, or what looks them up; None: none
         labels:Int[np.ndarray, "*b N"]|None=None, # numbers of the labels, where they have any
     ):
         self.x = x
         self.y = y
-        self.g = g
+        self.look_up = g
         self.labels = labels
+
+    @cached_property
+    def g(self)->Float[Tensor, "*b N W"]|None:
+        "Look up the word vectors, if that is still to be done."
+        return self.look_up() if callable(self.look_up) else self.look_up
 
     def map(self,
         f:Callable, # word vectors (m, W), word by word -> a tensor or tensors (m, ...)
@@ -109,7 +115,10 @@ def load_episodes(
     support = StoredFeatures(exp.features, batch.support, device, cache)
     query = StoredFeatures(exp.features, batch.query, device, cache)
     y, y_query = (torch.as_tensor(a).to(device) for a in (batch.y, batch.y_query))
-    g = exp.words[torch.as_tensor(batch.labels)]
+    def g():
+        if not batch.support.shape[-1] and isinstance(exp.words, LabelWords):
+            exp.words.must_know(batch.labels)      # without an example only they are left
+        return exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels), query, y_query
 
 # %% ../nbs/08_support.ipynb #603d0e48

@@ -125,7 +125,7 @@ def test_43_names(table):
             return [p.name for p in read_csv(d).paths]
     assert read([unicodedata.normalize('NFC', n) for n in names])==names
 
-@pytest.mark.parametrize('ending', sorted({'.png', '.webp', '.ppm', '.jp2', '.mpo'} & SUFFIXES))
+@pytest.mark.parametrize('ending', ['.png', '.webp', '.ppm', '.jp2', '.mpo'])
 def test_47_folders_of_any_ending(tmp_path, ending):
     assert of(read_folder(tree(tmp_path, f'stop/1{ending}', f'yield/2{ending.upper()}')))=={'1': 'stop', '2': 'yield'}
 
