@@ -442,7 +442,7 @@ def test_folders_what_is_left_aside_and_what_is_an_error(tmp_path):
     for f, b in {'cat/a.jpg': b'1', 'cat/a.txt': b'2', 'cat/.a.jpg': b'3', '.git/a.jpg': b'4', '__MACOSX/a.jpg': b'5', 'Thumbs.db': b'6', 'dog/a.jpg': b'7', 'dog/b.heic': b'8'}.items():
         (tmp_path/f).parent.mkdir(exist_ok=True); (tmp_path/f).write_bytes(b)
     s = read_folder(tmp_path)
-    assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['left_out']['files that are no image (1 .txt)']==1
+    assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['left_out']['files of other kinds (1 .txt)']==1
     for f in ('cat/e.jpg', 'dog/f.jpg'): (tmp_path/f).write_bytes(b'')
     fails(lambda: read_folder(tmp_path), 'e.jpg is empty, as 2 of 5')
     assert len(read_folder(tmp_path, files='unchecked'))==5                 # two empty files are not the same image
