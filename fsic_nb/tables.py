@@ -58,13 +58,13 @@ _IMAGE = re.compile('(image|img|picture|pic|photo|file|frame)(s|ids?|names?|path
                     'filepath|urls?|uri|link)?|fname|fpath|relpath|basename')
 _VAGUE = re.compile('(image)?(id|name|path|url|uri|key)')
 
-def _key(heading:str)->str:
+def _plain_key(heading:str)->str:
     "Return a heading as it is compared: Image_Name is imagename."
     return re.sub(r'[\W_]+', '', plain_name(heading))
 
 def _names_image(cell:str)->bool:
     "Say whether a cell is a word that columns of images are called by."
-    return any(w.fullmatch(_key(cell)) for w in (_IMAGE, _VAGUE))
+    return any(w.fullmatch(_plain_key(cell)) for w in (_IMAGE, _VAGUE))
 
 def _is_image(cell:str)->bool:
     "Say whether a cell ends like an image file."
@@ -120,7 +120,7 @@ def _image_column(rows:list)->tuple: # number; whether its cells have endings
     body = rows[1:1001] or rows
     share = [sum(map(_is_image, _cells(body, j)))/len(body) for j in range(width)]
     if max(share)>=.5: return share.index(max(share)), True
-    keys = [_key(c) for c in rows[0].cells]
+    keys = [_plain_key(c) for c in rows[0].cells]
     for words in (_IMAGE, _VAGUE):
         for j, k in enumerate(keys):
             if words.fullmatch(k): return j, False
@@ -159,7 +159,7 @@ def kind_of(
     cells:list,  # of str
 )->str: # 'part', 'box', 'empty', 'flag', 'number', 'text' or 'other'
     "Find what a column holds, by its heading or else by its cells."
-    key = _key(heading)
+    key = _plain_key(heading)
     some = {c.lower() for c in cells}
     clear = some-NOT_SAID
     flags = bool(clear) and any(clear<=yes|no for yes, no in _FLAGS)
@@ -252,7 +252,7 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     def of(*some): return [j for j, kind in kinds.items() if kind in some]
     some = of('flag', 'number', 'text', 'empty')
     last = {j: (_words(heads[j]) or [''])[-1] for j in kinds}
-    named = [j for j in some if _LABEL.fullmatch(_key(heads[j]))]
+    named = [j for j in some if _LABEL.fullmatch(_plain_key(heads[j]))]
     named = named or [j for j in some if _LABEL.fullmatch(last[j])]  # primary_label
     text = [j for j in named if kinds[j]=='text']
     flags = [j for j in of('flag') if heads[j] and last[j] not in _COUNTS]
@@ -261,17 +261,17 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     flags = [j for j in flags if j not in named]
     rest = [j for j in of('number', 'text') if heads[j]]
     rest = [j for j in rest if last[j] not in _ABOUT] or rest
-    boxes = {_BOX[_key(heads[j])]: j for j in of('box')}
+    boxes = {_BOX[_plain_key(heads[j])]: j for j in of('box')}
     if len(boxes)==4: columns.box = [boxes[k] for k in range(4)]
     if not named and not flags and len(of('text'))==1 and columns.box: named = of('text')
     if named and (columns.box or not _flags_win(named, flags, heads, rows)):
         columns.labels = text or named
     elif flags: columns.flags = flags
-    elif len(rest)==1 or rest and len({_key(heads[j]).rstrip('0123456789') for j in rest})==1:
+    elif len(rest)==1 or rest and len({_plain_key(heads[j]).rstrip('0123456789') for j in rest})==1:
         columns.labels = rest
     else: raise _unclear(rest, kinds, heads, rows)
     if columns.labels and not columns.box:
-        columns.sure = [j for j in of('flag', 'number') if _SURE.fullmatch(_key(heads[j]))]
+        columns.sure = [j for j in of('flag', 'number') if _SURE.fullmatch(_plain_key(heads[j]))]
     end = max(columns.labels, default=len(heads))    # cells beyond image,labels go on with labels
     columns.labels += [j for j in of('flag', 'number', 'text') if j>end and not heads[j]]
     _refuse_amounts(columns, kinds, heads, rows)
@@ -405,7 +405,7 @@ def _record(r:Row, heading:list|None, columns:Columns, yes:list)->Record:
     for j in columns.part:
         c = r.cells[j] if j<len(r.cells) else ''
         yes_or_no = heading and c.lower() in YES|NO|NOT_SAID
-        asked = _IS_PART.fullmatch(_key(heading[j])) if yes_or_no else None
+        asked = _IS_PART.fullmatch(_plain_key(heading[j])) if yes_or_no else None
         p = part_of(asked[1]) if asked else c
         if asked and c.lower() not in YES: p = part or ('test' if p=='train' else 'train')
         part = '' if p.lower()=='unassigned' else p
@@ -703,7 +703,7 @@ def read_folder(
         first = same[f'{root}/{name}'].removeprefix(f'{root}/')
         where = f'{root}, folder {"/".join(d)}'
         records.append(Record(first, [label], where, part=part, here=str(root)))
-    left_out = {f'files that are no image ({_endings(tree.others)})': len(tree.others),
+    left_out = {f'files of other kinds ({_endings(tree.others)})': len(tree.others),
                 **_empty_folders(tree)}
     with_parts = ', in parts' if any(p for _, p in place.values()) else ''
     notes = [*filter(None, [note]), *_leaks(records)]

@@ -67,6 +67,7 @@ def test_21_one_hot_columns(tmp_path, monkeypatch):
     s = read_csv(tmp_path)                             # both, which have files of the same names
     assert len(s)==6 and s.parts==['train']*3+['val']*3 and s.counts().tolist()==[5, 3]
     assert s.info['dialect']=='CSV, a column for each label' and s.info['left_out']['images without a label']==2
+    assert 'several parts' not in said(s)
     write(tmp_path/'test', text.replace('leaf', 'stem'), name='_classes.csv')
     fails(lambda: read_csv(tmp_path), 'other columns than in')
 
@@ -361,7 +362,8 @@ def split(*cells, own=False): return {c: v for c, v in split_cells({c: f'line {k
 def test_a_cell_is_split_if_the_table_shows_it(cells, want): assert len({n for v in split(*cells).values() for n in v})==want
 
 @pytest.mark.parametrize('cells', [['cat,dog', 'bird,fish'], ['cat,dog', 'cat'], ['cat,dog'], ['dining table', 'table'], ['dining table', 'dining', 'table'], ['cat dog', 'dog bird', 'bird cat'],
-                                   ['cat/dog', 'cat', 'dog'], ['cat+dog', 'cat', 'dog'], ['cat & dog', 'cat', 'dog'], [f'{a} {b}' for a in ('red', 'blue', 'black') for b in ('car', 'bus', 'van')]])
+                                   ['cat/dog', 'cat', 'dog'], ['cat+dog', 'cat', 'dog'], ['cat & dog', 'cat', 'dog'], [f'{a} {b}' for a in ('red', 'blue', 'black') for b in ('car', 'bus', 'van')],
+                                   [f'{a} {b}' for a in ('red', 'blue', 'black', 'grey', 'green') for b in ('car', 'bus', 'van', 'tram', 'truck')]])
 def test_two_readings_are_both_shown(cells):
     text = fails(lambda: split(*cells), 'may be one label or 2')
     cell, first = re.search("line \\d+: '(.*?)'.*write \"(.*?)\"", text).groups()
@@ -440,7 +442,7 @@ def test_folders_what_is_left_aside_and_what_is_an_error(tmp_path):
     for f, b in {'cat/a.jpg': b'1', 'cat/a.txt': b'2', 'cat/.a.jpg': b'3', '.git/a.jpg': b'4', '__MACOSX/a.jpg': b'5', 'Thumbs.db': b'6', 'dog/a.jpg': b'7', 'dog/b.heic': b'8'}.items():
         (tmp_path/f).parent.mkdir(exist_ok=True); (tmp_path/f).write_bytes(b)
     s = read_folder(tmp_path)
-    assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['left_out']['files that are no image (1 .txt)']==1
+    assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['left_out']['files of other kinds (1 .txt)']==1
     for f in ('cat/e.jpg', 'dog/f.jpg'): (tmp_path/f).write_bytes(b'')
     fails(lambda: read_folder(tmp_path), 'e.jpg is empty, as 2 of 5')
     assert len(read_folder(tmp_path, files='unchecked'))==5                 # two empty files are not the same image
