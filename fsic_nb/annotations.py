@@ -19,7 +19,7 @@ from .data import ImageSet
 from .pictures import SUFFIXES
 from .voc import (ONLY_DIFFICULT, VOC_NAMES, check_difficult, parse_xml, read_objects,
                          read_voc)
-from .records import Finder, Listing, Record, part_of, split_name, to_images
+from .records import Finder, Listing, Record, part_of, sought_names, to_images
 
 # %% ../nbs/01c_annotations.ipynb #62607cc4
 COCO_NAMES = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
@@ -427,7 +427,7 @@ def without_upload_prefix(
     "Drop the prefix of Label Studio from names that no file has."
     short = {}
     for r in records:
-        m = re.fullmatch(r'[0-9a-f]{8}-(.+)', split_name(r.image)[1])
+        m = re.fullmatch(r'[0-9a-f]{8}-(.+)', sought_names(r.image)[1])
         if m and not find(r.image, r.here, r.part): short.setdefault(m[1], []).append(r)
     found = [(n, some[0]) for n, some in short.items()
              if len(some)==1 and find(n, some[0].here, some[0].part)]
@@ -496,7 +496,7 @@ def list_parts(
     twice = set()
     for p in lists:
         for line in filter(None, (x.strip() for x in read_text(p).splitlines())):
-            name = split_name(line.strip('"'))[0]
+            name = sought_names(line.strip('"'))[0]
             stem, suffix = os.path.splitext(name)
             key = stem if suffix.lower() in SUFFIXES else name
             old = out.setdefault(key, p.stem)
@@ -532,7 +532,7 @@ def xml_record(
     yes = list(dict.fromkeys(n for n, _, _ in objects if n in sure))
     only = list(dict.fromkeys(n for n, _, _ in objects if n not in sure))
     boxes = [(n, *box) for n, _, box in objects if n in sure and box and _is_box(list(box))]
-    name = split_name(tree.findtext('filename') or '')[0]
+    name = sought_names(tree.findtext('filename') or '')[0]
     return Record(name, yes, str(path), unknown=only, boxes=boxes)
 
 # %% ../nbs/01c_annotations.ipynb #6efa8f98

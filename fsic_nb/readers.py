@@ -158,10 +158,12 @@ def read_nuswide(
     once = np.concatenate(first)
     paths = [p for p, one in zip(paths, once) if one]
     at = [a for a, one in zip(at, once) if one]
-    info = dict(dialect=f'NUS-WIDE, {truth.name}', left_out={'photographs listed twice': sum(~once)},
+    twice = {'photographs listed twice': sum(~once)}
+    info = dict(dialect=f'NUS-WIDE, {truth.name}', left_out=twice,
                 parts=[p for p, one in zip(parts, once) if one])
     how = dict(files=files, negatives=negatives)
-    return _image_set('nuswide', paths, NUSWIDE_NAMES, np.concatenate(labels)[once], where, how, info)
+    y = np.concatenate(labels)[once]
+    return _image_set('nuswide', paths, NUSWIDE_NAMES, y, where, how, info)
 
 # %% ../nbs/01e_readers.ipynb #9fd0b450
 _IMAT = dict(images='images', annotations='annotations', imageId='imageId', image_id='imageId',
