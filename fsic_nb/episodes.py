@@ -102,6 +102,7 @@ def find_others(
         ok &= ~images.labels[:, foreign].any(1)
     return np.flatnonzero(ok)
 
+# %% ../nbs/05_episodes.ipynb #a2f4d0c1
 def raise_few_others(
     images:ImageSet,
     want:int, # negatives of an episode
@@ -161,11 +162,19 @@ class _Pool:
                        known, known_query)
 
 # %% ../nbs/05_episodes.ipynb #d562344e
+TRIES = 20 # draws that an episode may use, each from a sub-counter of its own, before it gives up
+
 def _check_request(**numbers): # name=(value, least)
     "Raise unless every number is whole and large enough."
     for name, (value, least) in numbers.items():
         if not isinstance(value, (int, np.integer)) or value<least:
             raise FsicError(f'{name}={value!r}: expected a whole number, at least {least}.')
+
+def _raise_stuck(where, need, label, n):
+    "Raise since all draws of an episode have failed, the last with `n` images for `label`."
+    raise FsicError(f'{where}: {TRIES} draws failed, the last with {n} of {need} images left for '
+                    f'{label}; too many labels share too few images: use fewer shots, queries or '
+                    'ways.')
 
 def _check_pool(pool, t, need, ways, where):
     "Raise unless the pool of task `t` has the labels and the images of one episode."
@@ -213,8 +222,6 @@ class Episodes:
                 f'{self.queries} queries a label, {tasks}, {self.protocol}, seed {self.seed})')
 
 # %% ../nbs/05_episodes.ipynb #6f1d3036
-TRIES = 20 # draws that an episode may use, each from a sub-counter of its own, before it gives up
-
 @patch
 def _check(self:Episodes):
     "Raise if labels or images cannot give one episode of every task."
@@ -248,16 +255,11 @@ def __getitem__(self:Episodes,
         r = rng(self.seed, self.part, e, attempt)
         which, rows, short = pool.draw(self.need, self.ways, r)
         if short is None: break
-    else: self._give_up(e, pool.names[which[short[0]]], short[1])
+    else:
+        where = f'{self.images.name}, {self.part}, episode {e}'
+        _raise_stuck(where, self.need, pool.names[which[short[0]]], short[1])
     others = pool.draw_others(which, self.negatives, r) if self.negatives else pool.ids[:0]
     return pool.episode(which, rows, self.shots, others, int(e), t)
-
-@patch
-def _give_up(self:Episodes, e, label, n):
-    "Raise since all draws of an episode have failed."
-    raise FsicError(f'{self.images.name}, {self.part}, episode {e}: {TRIES} draws failed, the last '
-                    f'with {n} of {self.need} images left for {label}; too many labels share too '
-                    'few images: use fewer shots, queries or ways.')
 
 # %% ../nbs/05_episodes.ipynb #5da1f820
 @patch
