@@ -44,6 +44,7 @@ def _check_finite(
         raise FsicError(f'{what}: NaN or inf in {int(bad.sum())} of {bad.numel()} images, the '
                         f'first at {bad.nonzero()[0].tolist()}; mend or leave out those images.')
 
+# %% ../nbs/08_support.ipynb #bbf7257b
 def _given_means(
     means, # of every image (*b, n, C)
     own:Float[Tensor, "*b C"]|None, # the means of the local features, if there are any
