@@ -19,7 +19,7 @@ from .data import ImageSet
 from .pictures import SUFFIXES
 from .voc import (ONLY_DIFFICULT, VOC_NAMES, check_difficult, parse_xml, read_objects,
                          read_voc)
-from .records import Finder, Listing, Record, part_of, split_name, to_images
+from .records import Finder, Listing, Record, part_of, sought_names, to_images
 
 # %% ../nbs/01c_annotations.ipynb #62607cc4
 COCO_NAMES = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
@@ -40,7 +40,7 @@ JSON_PLACES = ('annotations/instances_*.json', 'annotations/*.json', 'annotation
                '*.json', '*/annotations/*.json', '*/*.json')
 
 _SIBLINGS = re.compile(r'(^|_)(captions|person_keypoints|stuff|panoptic|image_info)_')
-_KEYS = re.compile(rb'"(images?|imagefilename|annotations?|classes|labels)"\s*:')
+_KEYS = re.compile(rb'"(images|imagefilename|annotations?|classes|labels)"\s*:')
 
 def holds_annotations(
     path:Path, # a JSON file
@@ -51,7 +51,8 @@ def holds_annotations(
         f.seek(max(2**16, path.stat().st_size-2**16))
         ends += f.read()
     keys = set(_KEYS.findall(ends.replace(b'\0', b'')))  # no zeros: a file may be UTF-16
-    return keys=={b'classes', b'labels'} or bool(keys-{b'classes', b'labels'})
+    if {b'images', b'annotations', b'annotation', b'imagefilename'} & keys: return True
+    return keys=={b'classes', b'labels'}
 
 def _at_place(root:Path, place:str)->list:
     "List the files of one of `JSON_PLACES`."
@@ -148,7 +149,7 @@ def id_of(
 
 def category_names(
     categories:list, # as COCO has them
-    path:Path,       # the file
+    path:str|Path, # the file
 )->dict: # id -> name, in the order of the ids where these are numbers
     "Collect the names of the categories; one without an id goes by its name."
     names = {}
@@ -186,7 +187,7 @@ def image_name(
 # %% ../nbs/01c_annotations.ipynb #c76ba473
 def coco_images(
     d:dict,     # the file
-    path:Path,  # its name
+    path:str|Path, # its name
     names:dict, # id -> label
 )->dict: # id -> Record
     "Make a record of every image; LVIS says which labels are certainly not there."
@@ -222,7 +223,7 @@ def add_labels(
     records:dict,     # id -> Record; these are changed
     names:dict,       # id -> label
     annotations:list, # as COCO has them
-    path:Path,        # the file
+    path:str|Path, # the file
     crowds_count:bool, # are crowds labels?
 )->int: # how many crowds there are
     "Give every image the labels of its objects."
@@ -256,7 +257,7 @@ def is_coco(
 
 def coco_dialect(
     d:dict,     # the file
-    path:Path,  # its name
+    path:str|Path, # its name
     names:dict, # id -> label
 )->str:
     "Tell which tool wrote a COCO file."
@@ -274,7 +275,7 @@ def coco_dialect(
 # %% ../nbs/01c_annotations.ipynb #8421edfb
 def list_coco(
     d:dict,    # the file
-    path:Path, # its name
+    path:str|Path, # its name
 )->Listing:
     "Read a file with images, categories and annotations."
     for kind in ('images', 'categories'):
@@ -305,13 +306,15 @@ def list_coco(
 # %% ../nbs/01c_annotations.ipynb #c62729d4
 def list_createml(
     items:list, # [{"image": ..., "annotations": [...]}]
-    path:Path,  # the file
+    path:str|Path, # the file
 )->Listing:
     "Read CreateML's list, of image labels or of boxes."
-    out = Listing('CreateML', '', [])
+    out = Listing('CreateML', '', [], left_out={'images without annotations': 0})
     for i, r in enumerate(items):
         where = f'{path}, item {i}'
         some = r.get('annotations', r.get('annotation', r.get('label')))
+        if some is None: out.left_out['images without annotations'] += 1
+        if some is None: continue
         record = Record(str(r.get('image', r.get('imagefilename'))), [], where, boxes=[])
         for a in some if isinstance(some, list) else [some] if some else ():
             name = a.get('label') if isinstance(a, dict) else a
@@ -329,7 +332,7 @@ def list_createml(
 # %% ../nbs/01c_annotations.ipynb #52e8875c
 def list_fiftyone(
     d:dict,    # {"classes": [...], "labels": {name: number, name or list of them}}
-    path:Path, # the file
+    path:str|Path, # the file
 )->Listing:
     "Read FiftyOne's image labels."
     classes = d.get('classes') or []
@@ -424,7 +427,7 @@ def without_upload_prefix(
     "Drop the prefix of Label Studio from names that no file has."
     short = {}
     for r in records:
-        m = re.fullmatch(r'[0-9a-f]{8}-(.+)', split_name(r.image)[1])
+        m = re.fullmatch(r'[0-9a-f]{8}-(.+)', sought_names(r.image)[1])
         if m and not find(r.image, r.here, r.part): short.setdefault(m[1], []).append(r)
     found = [(n, some[0]) for n, some in short.items()
              if len(some)==1 and find(n, some[0].here, some[0].part)]
@@ -441,13 +444,14 @@ def read_coco(
 )->ImageSet: # named 'coco' if the categories are COCO's own, else like its folder
     "Read the JSON of COCO, LVIS, Roboflow, CVAT, Label Studio, FiftyOne or CreateML."
     root = Path(root).expanduser()
-    if root.is_file() and annotations is None:
+    annotations = annotations or None
+    if root.is_file() and root.suffix.lower()=='.json' and annotations is None:
         annotations = [root]
         root = root.parent
         if root.absolute().name.lower()=='annotations': root = root.absolute().parent
     if not root.is_dir():
         raise FsicError(f'{root}: no such folder; give the folder that holds annotations and '
-                        'images, or the JSON file itself.')
+                        'images, or one JSON file.')
     jsons = find_jsons(root) if annotations is None else named_jsons(root, annotations)
     name = os.path.basename(os.path.abspath(root))
     listing = join_listings([list_json(p, root) for p in jsons], name)
@@ -492,7 +496,7 @@ def list_parts(
     twice = set()
     for p in lists:
         for line in filter(None, (x.strip() for x in read_text(p).splitlines())):
-            name = split_name(line.strip('"'))[0]
+            name = sought_names(line.strip('"'))[0]
             stem, suffix = os.path.splitext(name)
             key = stem if suffix.lower() in SUFFIXES else name
             old = out.setdefault(key, p.stem)
@@ -528,7 +532,7 @@ def xml_record(
     yes = list(dict.fromkeys(n for n, _, _ in objects if n in sure))
     only = list(dict.fromkeys(n for n, _, _ in objects if n not in sure))
     boxes = [(n, *box) for n, _, box in objects if n in sure and box and _is_box(list(box))]
-    name = split_name(tree.findtext('filename') or '')[0]
+    name = sought_names(tree.findtext('filename') or '')[0]
     return Record(name, yes, str(path), unknown=only, boxes=boxes)
 
 # %% ../nbs/01c_annotations.ipynb #6efa8f98

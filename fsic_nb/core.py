@@ -118,7 +118,10 @@ def read_json(
     "Read JSON; a missing or damaged file is a `FsicError` that names it."
     try: return json.loads(Path(path).read_bytes(), object_hook=hook) # UTF-8 or 16, a BOM or not
     except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except UnicodeDecodeError as e:
+        raise FsicError(f'{path}: not valid JSON (byte {e.start} is not UTF-8); '
+                        'save the file as UTF-8.') from e
+    except json.JSONDecodeError as e:
         raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e
 
 # %% ../nbs/00_core.ipynb #4f8c1d24

@@ -18,7 +18,7 @@ from .configs import Cell, read_cell
 from .core import FsicError, nearest, say
 from .data import ImageSet, enough
 from .finetune import CENTRE_IMAGES, PRECISIONS
-from .protocols import FREQUENCY, load_split, split_of
+from .protocols import FREQUENCY, Options, load_split, split_of
 from .readers import read
 from .recipes import head_config
 
@@ -290,11 +290,13 @@ def cost_of(
     root:str|None=None, # the data set's folder; None: official sizes
     gpu:str='A100',  # a key of `GPUS`
     say=say,         # called with one line a step
+    **reading,       # fields of `Options` that say how the images are read
 )->dict:
     "Print what a cell will cost: everything `fsic_train --config --dry-run` does."
     cell = read_cell(config)
     gpu_hours(0, gpu)                                        # raises for an unknown name at once
-    images = read(cell.data, root, files='unchecked') if root else None
+    how = Options(**{**reading, 'files': 'unchecked'}).reading()
+    images = read(cell.data, root, **how) if root else None
     cost = dry_run(cell, images, gpu, time_network(cell))
     for line in say_cost(cell, cost): say(line)
     return cost

@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'PROTOCOLS', 'FILES', 'ImageSet', 'plain_name', 'LabelSplit'
            'check_files']
 
 # %% ../nbs/01_data.ipynb #c9e4cd81
-import os, unicodedata
+import os, re, unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,8 @@ def describe(self:ImageSet,
     order = sorted(count, key=count.get, reverse=True) if len(count)>most else list(count)
     some = [f'{n} {count[n]:,}' for n in order]
     if len(count)>most: some = [*some[:most//3], '...', *some[-(most//3):]]
-    lines = [f'{about.get("dialect", "images")}: {len(self):,} images, {len(count)} labels',
+    size = f'{_how_many(len(self), "images")}, {_how_many(len(count), "labels")}'
+    lines = [f'{about.get("dialect", "images")}: {size}',
              f'labels: {", ".join(some)}']
     if any(self.parts or ()):
         parts = Counter(p or 'none' for p in self.parts)
@@ -136,9 +137,16 @@ def describe(self:ImageSet,
         lines.append(f'kept without any label: {negatives:,}')
     if self.unknown is not None:
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
-    if out := {why: k for why, k in about.get('left_out', {}).items() if k}:
-        lines.append('left out: '+', '.join(f'{why} {k:,}' for why, k in out.items()))
+    out = about.get('left_out', {})
+    if isinstance(out, int): out = dict(images=out)              # of an old manifest
+    if out := {why: k for why, k in out.items() if k}:
+        lines.append('left out: '+', '.join(_how_many(k, why) for why, k in out.items()))
     return lines+list(about.get('notes', ()))
+
+def _how_many(k:int, what:str)->str:
+    "Write '3 images without a file', or '1 image without a file'."
+    if k==1: what = re.sub(r'^(\w+)s\b', r'\1', what)
+    return f'{k:,} {what}'
 
 # %% ../nbs/01_data.ipynb #38be8070
 PARTS = ('train', 'val', 'test')
@@ -209,14 +217,16 @@ def to_json(self:LabelSplit,
 def from_json(cls,
     path:str|Path, # a file that `to_json` wrote, or of the same form
 )->LabelSplit:
-    "Read a split; whatever is wrong is an error that names the file."
+    "Read a split; what is left out has no labels, whatever is wrong names the file."
     d = read_json(path)
-    must = {'name', *PARTS}
-    if not isinstance(d, dict) or must-set(d) or set(d)-must-{'source', 'hash'}:
-        raise FsicError(f'{path}: a split has name, train, val, test and perhaps source and hash, '
+    known = {*PARTS, 'name', 'source', 'hash'}
+    if not isinstance(d, dict) or set(d)-known or not set(d)&set(PARTS):
+        raise FsicError(f'{path}: a split has lists of labels called test, train or val, such as '
+                        '{"test": ["cat", "dog"]}, and perhaps name, source and hash; '
                         'nothing else.')
     stated = d.pop('hash', None)
-    try: split = LabelSplit(**d)
+    empty = dict(name=Path(path).stem, **{p: [] for p in PARTS})
+    try: split = LabelSplit(**{**empty, **d})
     except FsicError as e: raise FsicError(f'{path}: {e}') from None
     if stated not in (None, split.fingerprint()):
         raise FsicError(f'{path}: its labels have the hash {split.fingerprint()}, the file says '

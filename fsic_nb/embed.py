@@ -132,5 +132,8 @@ def fit_principal(
         products = products+f.T@f
     mean = total/count
     covariance = products/count-torch.outer(mean, mean)
-    weight = torch.linalg.eigh(covariance).eigenvectors.flip(-1)[:,:dim].T
+    try: vectors = torch.linalg.eigh(covariance).eigenvectors
+    except torch.linalg.LinAlgError:       # few or uniform images: 32 bits may not be enough
+        vectors = torch.linalg.eigh(covariance.double()).eigenvectors.to(covariance)
+    weight = vectors.flip(-1)[:,:dim].T
     return weight.contiguous(), -weight@mean

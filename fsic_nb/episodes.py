@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'Episode', 'members_of', 'assign_images', 'known_labels', 'find_others', 'raise_few_others', 'check_ranking',
-           'Episodes', 'collate']
+           'Episodes', 'TooFewImages', 'collate']
 
 # %% ../nbs/05_episodes.ipynb #f01fda1c
 from collections.abc import Iterable
@@ -172,9 +172,9 @@ def _check_request(**numbers): # name=(value, least)
 
 def _raise_stuck(where, need, label, n):
     "Raise since all draws of an episode have failed, the last with `n` images for `label`."
-    raise FsicError(f'{where}: {TRIES} draws failed, the last with {n} of {need} images left for '
-                    f'{label}; too many labels share too few images: use fewer shots, queries or '
-                    'ways.')
+    raise TooFewImages(f'{where}: {TRIES} draws failed, the last with {n} of {need} images left '
+                       f'for {label}; too many labels share too few images',
+                       'use fewer shots, queries or ways', {label: n})
 
 def _check_pool(pool, t, need, ways, where):
     "Raise unless the pool of task `t` has the labels and the images of one episode."
@@ -184,8 +184,11 @@ def _check_pool(pool, t, need, ways, where):
         raise FsicError(f'{where}: ways={n}, but {task} has {len(pool.names)} labels '
                         'with enough images.')
     if n*need>len(pool.ids):
-        raise FsicError(f'{where}: {n} labels need {n}*{need} = {n*need} different images, '
-                        f'but {task} has {len(pool.ids)}; use fewer shots, queries or ways.')
+        least = min(range(len(pool.names)), key=lambda i: len(pool.members[i]))
+        what = (f'{where}: {n} labels need {n}*{need} = {n*need} different images, '
+                f'but {task} has {len(pool.ids)}')
+        raise TooFewImages(what, 'use fewer shots, queries or ways',
+                           {pool.names[least]: len(pool.members[least])})
 
 # %% ../nbs/05_episodes.ipynb #9d85c2a2
 class Episodes:
@@ -221,6 +224,18 @@ class Episodes:
         return (f'Episodes({self.images.name!r}, {self.part!r}, {self.shots}-shot, '
                 f'{self.queries} queries a label, {tasks}, {self.protocol}, seed {self.seed})')
 
+# %% ../nbs/05_episodes.ipynb #c47d9009
+class TooFewImages(FsicError):
+    "Say which labels have too few images for an episode."
+    def __init__(self,
+        what:str,    # what cannot be drawn, and why
+        remedy:str,  # what can be done
+        labels:dict, # label that came out short -> images that are left for it
+    ):
+        super().__init__(f'{what}; {remedy}.')
+        self.what = what
+        self.labels = labels
+
 # %% ../nbs/05_episodes.ipynb #6f1d3036
 @patch
 def _check(self:Episodes):
@@ -232,11 +247,12 @@ def _check(self:Episodes):
         raise FsicError(f'{where}: split {self.split.name} has no {self.part} labels; '
                         'ask for another part, or give it some.')
     if few and self.part!='train':
-        raise FsicError(f'{where}: too few usable images, {few}; an episode needs {want} '
-                        'of each label. Use fewer shots or queries, or LabelSplit.restrict.')
+        raise TooFewImages(f'{where}: too few usable images, {few}; an episode needs {want} '
+                           'of each label', 'use fewer shots or queries, or leave these labels out',
+                           self.left_out)
     if not self.pools:
-        raise FsicError(f'{where}: no label has the {want} usable images of an episode ({few}); '
-                        'use fewer shots or queries.')
+        raise TooFewImages(f'{where}: no label has the {want} usable images of an episode ({few})',
+                           'use fewer shots or queries', self.left_out)
     for t, pool in enumerate(self.pools):
         _check_pool(pool, t, self.need, self.ways, where)
         if self.part!='train': check_ranking(self.ways or len(pool.names), self.negatives, where)

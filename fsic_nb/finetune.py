@@ -9,6 +9,15 @@ __all__ = ['PRECISIONS', 'BATCH_NORMS', 'CENTRE_IMAGES', 'LocalFeatures', 'batch
            'make_live_validation', 'Tuning', 'start_or_resume', 'describe_tuning', 'episode_stream', 'check_finite',
            'finetune', 'tuned_backbone']
 
+# %% ../nbs/21b_finetune.ipynb #1ae79515
+import runpy, sys
+
+# `python -m fsic_nb.finetune` is the command; a notebook has no `__spec__`
+if __name__=='__main__' and globals().get('__spec__'):
+    sys.argv.insert(1, 'finetune')
+    runpy.run_module('fsic_nb', run_name='__main__')
+    sys.exit()
+
 # %% ../nbs/21b_finetune.ipynb #a02cfc0a
 import contextlib, copy, json, math, os
 from collections import deque

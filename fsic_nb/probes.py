@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from .core import FsicError, rng
-from .named import gram_of_known, known_shares, name_points, number_labels
+from .named import (gram_of_known, known_shares, name_points, number_labels,
+                           number_names)
 from .names import class_prior
 from .refine import solve_spd
 from .refined import Encoder, Refined
@@ -155,7 +156,7 @@ def zero_shot(
     describe = space_vector(encoder)
     @needs_no_example
     def method(support):
-        q = class_prior(cos[number_labels(support, 'name')], R=None)
+        q = class_prior(cos[number_names(support, 'name')], R=None)
         m = name_points(encoder, q)
         return lambda query: describe(query)@m.mT
     return method
@@ -170,7 +171,7 @@ def ridge_around_name(
     describe = space_vector(encoder)
     @needs_no_example
     def method(support):
-        q = class_prior(cos[number_labels(support, 'ridge-name')], R=None)
+        q = class_prior(cos[number_names(support, 'ridge-name')], R=None)
         m = length*name_points(encoder, q)
         P, b = ridge(describe(support.x), support.y, m, alpha, support.known)
         return lambda query: describe(query)@P.mT+b[..., None, :]

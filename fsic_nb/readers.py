@@ -14,7 +14,7 @@ import numpy as np
 from .annotations import read_any_voc, read_coco
 from .core import FsicError, nearest, read_json, read_text
 from .data import ImageSet, check_files
-from .records import Listing, Record, inside, to_images
+from .records import Listing, Record, inside, part_of, to_images
 from .tables import read_csv, read_folder
 
 # %% ../nbs/01e_readers.ipynb #9215aaec
@@ -25,7 +25,7 @@ def _image_set(
     labels:np.ndarray, # bool (n, N)
     where, # called with the number of an image, says which record names it
     how:dict, # files and negatives, see `to_images`
-    info:dict, # how it was made
+    info:dict, # how it was made, and perhaps the part of each image
 )->ImageSet: # its info says how many images were left out
     "Select the images that carry a label and, unless unchecked, exist."
     keep = np.arange(len(paths)) if how['negatives'] else np.flatnonzero(labels.any(1))
@@ -39,8 +39,10 @@ def _image_set(
                         f'and so are all {len(keep)} others; unpack the images there.')
     out = {**info.pop('left_out', {}), 'images without a label': len(paths)-len(keep),
            'images without a file': len(keep)-len(has)}
+    parts = info.pop('parts', None)
     info = dict(info, listed=len(paths), left_out=out)
-    return ImageSet([paths[i] for i in has], names, labels[has], name, info)
+    return ImageSet([paths[i] for i in has], names, labels[has], name, info,
+                    parts=parts and [parts[i] for i in has])
 
 def _check_unique(path:str|Path, kind:str, ids:list):
     "Raise an error if an id appears twice."
@@ -142,21 +144,26 @@ def read_nuswide(
     labels = []
     first = []
     at = []
+    parts = []
     for listed, truth, suffix in _nus_parts(root):
         some, one = _nus_list(listed, folder, seen)
         label_files = [truth/f'Labels_{n}{suffix}.txt' for n in NUSWIDE_NAMES]
         y = np.stack([_zero_one(f, len(some), listed.name) for f in label_files], 1)
         labels.append(y)
         at += [(listed, i) for i in range(1, len(some)+1)]
+        parts += [part_of(suffix.strip('_')) or '']*len(some)
         paths += some
         first.append(one)
     def where(k): return f'{at[k][0]}, line {at[k][1]}'
     once = np.concatenate(first)
     paths = [p for p, one in zip(paths, once) if one]
     at = [a for a, one in zip(at, once) if one]
-    info = dict(dialect=f'NUS-WIDE, {truth.name}', left_out={'photographs listed twice': sum(~once)})
+    twice = {'photographs listed twice': sum(~once)}
+    info = dict(dialect=f'NUS-WIDE, {truth.name}', left_out=twice,
+                parts=[p for p, one in zip(parts, once) if one])
     how = dict(files=files, negatives=negatives)
-    return _image_set('nuswide', paths, NUSWIDE_NAMES, np.concatenate(labels)[once], where, how, info)
+    y = np.concatenate(labels)[once]
+    return _image_set('nuswide', paths, NUSWIDE_NAMES, y, where, how, info)
 
 # %% ../nbs/01e_readers.ipynb #9fd0b450
 _IMAT = dict(images='images', annotations='annotations', imageId='imageId', image_id='imageId',
@@ -242,7 +249,8 @@ def read_imaterialist(
     labels = np.concatenate([y for _, y in parts])
     def where(k): return f'{at[k]}, image {Path(paths[k]).stem}'
     called = Path(label_map).name if label_map else 'their numbers'
-    info = dict(dialect=f'iMaterialist, {" and ".join(j.name for j in jsons)}, labels by {called}')
+    info = dict(dialect=f'iMaterialist, {" and ".join(j.name for j in jsons)}, labels by {called}',
+                parts=[part_of(j.stem) for j in at])
     how = dict(files=files, negatives=negatives)
     return _image_set('imaterialist', paths, list(names.values()), labels, where, how, info)
 

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['ONE_SHOT', 'REFINED_PHOTOS', 'AT_FIVE', 'BEST', 'BEST_PHOTOS', 'RECIPES', 'NEEDS', 'FEW', 'MADE_OF_PARTS',
            'get_recipe', 'head_config', 'default_config', 'draw_kind', 'make_kinds', 'make_plan', 'run_folder',
-           'make_validation', 'fit', 'Parts', 'by_shots', 'check_names', 'build_methods', 'open_run']
+           'make_validation', 'fit', 'Parts', 'by_shots', 'needs_training', 'check_names', 'build_methods',
+           'check_words', 'open_run']
 
 # %% ../nbs/25_recipes.ipynb #bcf2d0ef
 import contextlib, time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from torch import nn
@@ -23,7 +24,7 @@ from .model import PaperConfig, mean_in_space
 from .named import WHOLE, Named, fit_named, fit_space, name_only
 from .probes import (chance, cross_fit, linear_probe, look_up, ridge,
                             ridge_around_name, space_vector, whole_only, zero_shot)
-from .protocols import SHOTS
+from .protocols import SHOTS, WORDS, Options
 from .refined import Encoder, RefinedConfig
 from .runs import hash_code, is_tuned, load_model, lock_run, steps_done
 from .support import Configuration, Support, needs_no_example
@@ -88,7 +89,9 @@ def default_config(
     "Make the configuration of a method for the features and words of an experiment."
     speaks = get_recipe(method, exp.name).get('vocabulary') and exp.head
     classes = len(exp.head[1]) if speaks else 0
-    return head_config(method, exp.features.channels, exp.words.shape[1], classes)
+    cfg = head_config(method, exp.features.channels, 1, classes)
+    # a configuration without `word_dim` reads no words
+    return replace(cfg, word_dim=exp.words.shape[1]) if hasattr(cfg, 'word_dim') else cfg
 
 # %% ../nbs/25_recipes.ipynb #24dfcc86
 def draw_kind(
@@ -156,9 +159,10 @@ def run_folder(
 )->Path:
     "Return where the cache keeps the run of a plan."
     code = hash_code(type(plan.cfg).__module__, 'fsic_nb.train')
+    words = exp.words.numpy() if hasattr(plan.cfg, 'word_dim') else None
     key = fingerprint(plan.cfg.to_dict(), asdict(plan.schedule), seed, bool(quick),
-                      [e.fingerprint() for e in plan.kinds], exp.features.key, exp.words.numpy(),
-                      plan.basis, code)
+                      [e.fingerprint() for e in plan.kinds], exp.features.key, words, plan.basis,
+                      code)
     return home()/'runs'/f'{method}-{key}'
 
 # %% ../nbs/25_recipes.ipynb #0561c78c
@@ -262,10 +266,18 @@ MADE_OF_PARTS = {
     'oracle': lambda p: oracle(p.exp.scenes, p.exp.centre)}
 
 # %% ../nbs/25_recipes.ipynb #8ab896e2
+def needs_training(
+    name:str,  # a method
+    models=(), # names of methods that are there already
+)->list: # of keys of `RECIPES`
+    "List the methods that must be trained before this one can be made."
+    return [n for n in NEEDS.get(name, [name]) if n in RECIPES and n not in models]
+
 def check_names(
     names:list, # methods
-    data:str,   # 'scenes', 'voc' or 'coco'
+    data:str,   # a data set
     models=(),  # names of methods that are there already
+    trains:bool=True, # whether the split has training labels
 )->list: # the names, each once
     "Raise unless every method is known and can work on this data."
     known = [*TRAINING_FREE, *RECIPES, *MADE_OF_PARTS]
@@ -274,10 +286,10 @@ def check_names(
         if n=='oracle' and data!='scenes':
             raise FsicError(f'oracle needs true masks, which {data} does not have; '
                             'leave it out, or use --data scenes.')
-        for need in NEEDS.get(n, [n]):
-            if data in ('scenes', 'voc') or need not in RECIPES or need in models: continue
-            raise FsicError(f'{n}: nothing is trained on {data}; '
-                            f'name a run of {need} that fsic_train made elsewhere with --run.')
+        for need in [] if trains else needs_training(n, models):
+            raise FsicError(f'{n}: nothing is trained on {data}; name a run of {need} that '
+                            'fsic_train made elsewhere with --run, or a --split FILE with '
+                            'training labels.')
     return list(dict.fromkeys(names))
 
 # %% ../nbs/25_recipes.ipynb #f6d20c2f
@@ -291,7 +303,7 @@ def build_methods(
 )->dict: # name -> method
     "Make methods from their names."
     models = dict(models or {})
-    names = check_names(names, exp.name, models)
+    names = check_names(names, exp.name, models, bool(exp.split.labels('train')))
     say_centre(exp, say)
     said = set()
     def say_new(line):               # several trainings leave out the same labels
@@ -307,19 +319,34 @@ def build_methods(
     return {n: make(n) for n in names}
 
 # %% ../nbs/25_recipes.ipynb #d69098be
+def check_words(
+    run:dict, # from `read_run`
+    model:nn.Module, # its model
+    exp:Experiment,
+):
+    "Raise if a model that reads words was trained with others than an experiment has."
+    said = run.get('cell', run.get('options'))
+    if said is None or not getattr(model.cfg, 'word_dim', None): return # older runs do not say it
+    both = said.get('words', ''), exp.options.words
+    mine, here = (Options(words=w).asked().get('words', WORDS) for w in both)
+    if mine!=here:
+        raise FsicError(f'--run {run["path"]}: was made with words {mine}, not {here}; '
+                        'leave out --words.')
+
 def open_run(
     run:dict, # from `read_run`
     exp:Experiment,
 )->nn.Module: # in eval mode
     "Load the model of a run, if it fits the features and words of an experiment."
     model = load_model(run['path']/'best')
-    word_dim = exp.words.shape[1]
+    word_dim = getattr(model.cfg, 'word_dim', None)      # without it a model reads no words
     meta = exp.features.meta
     has = [('backbone', run['backbone'], meta['backbone']),
            ('channels', model.cfg.channels, exp.features.channels),
-           ('word dimensions', getattr(model.cfg, 'word_dim', None) or word_dim, word_dim)]
+           ('word dimensions', word_dim, word_dim and exp.words.shape[1])]
     if not is_tuned(run):            # else the features were made with the run's own network
         has.insert(2, ('weights', run['weights'], meta['weights']))
+    check_words(run, model, exp)
     for what, mine, here in has:
         if mine!=here:
             raise FsicError(f'--run {run["path"]}: was made with {what} {mine}, '

@@ -236,7 +236,7 @@ def describe_run(
     meta = exp.features.meta
     return dict(**describe_cell(cell), method=method, data=exp.name, **describe_split(exp.split),
                 backbone=meta['backbone'], weights=meta['weights'], features=exp.features.key,
-                seed=seed, quick=bool(quick))
+                seed=seed, quick=bool(quick), options=exp.options.asked())
 
 def describe_split(
     split:LabelSplit,
@@ -249,10 +249,12 @@ def describe_tuned(
     cell,     # a fine-tuned `Cell`
     split:LabelSplit,
     seed:int, # of episodes, weights and dropout
+    options:dict|None=None, # how the images are read, from `Options.asked`
 )->dict: # what JSON can hold
     "Return what an evaluation must know of a run that trains its backbone as well."
     return dict(**describe_cell(cell), method=cell.method, data=cell.data, **describe_split(split),
-                backbone=f'{cell.backbone}-tuned', weights=cell.weights, seed=seed, quick=False)
+                backbone=f'{cell.backbone}-tuned', weights=cell.weights, seed=seed, quick=False,
+                options=options or {})
 
 # %% ../nbs/20c_runs.ipynb #27087e65
 def check_same_run(
@@ -261,6 +263,7 @@ def check_same_run(
 ):
     "Raise if the folder holds a run about which something else is known."
     old = read_json(out/'about.json') if (out/'about.json').exists() else about
+    old = {'options': {}, **old}                              # older runs do not say any
     for k in about:
         if old.get(k)!=about[k]:
             raise FsicError(f'--out {out}: holds another run '

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .core import FsicError
 from .episodes import collate
+from .names import LabelWords
 
 # %% ../nbs/08_support.ipynb #0bcf5b25
 def _numbers(
@@ -95,6 +96,7 @@ def identity(
     "Return `x`; a cache remembers by function, so the plain mean needs one with a name."
     return x
 
+# %% ../nbs/08_support.ipynb #ad2bf349
 class StoredFeatures(Features):
     "Fetch local features and means of images by number."
     def __init__(self,
@@ -178,7 +180,7 @@ class Support:
     def __init__(self,
         x,                           # `Features` of the S support images
         y,                           # whether image j carries label i (*b, S, N)
-        g,                           # word vectors (*b, N, W); None for methods without words
+        g,                           # word vectors (*b, N, W), or what looks them up; None: none
         labels=None,                 # numbers of the labels (*b, N), where they have any
         known=None,                  # whether that is known (*b, S, N); None: everywhere
     ):
@@ -188,12 +190,17 @@ class Support:
         self.x = x
         self.y = _yes_no(y, 'Support, y')
         _check_rows(self.y, x.shape)
-        self.g = _words(g, self.y)
+        self.look_up = g if callable(g) else _words(g, self.y)
         self.labels = None if labels is None else np.asarray(labels)
         self.known = where_unknown(known, self.y)
         if labels is not None and self.labels.shape!=(*self.y.shape[:-2], self.y.shape[-1]):
             raise FsicError(f'Support, labels: {self.labels.shape} numbers for labels '
                             f'{tuple(self.y.shape)}; give one number a label.')
+
+    @cached_property
+    def g(self)->Float[Tensor, "*b N W"]|None:
+        "Look up the word vectors, if that is still to be done."
+        return self.look_up() if callable(self.look_up) else self.look_up
 
     def map(self,
         f:Callable, # word vectors (m, W), word by word -> a tensor or tensors (m, ...)
@@ -231,7 +238,10 @@ def load_episodes(
     query = StoredFeatures(exp.features, batch.query, device, cache)
     y, y_query = (torch.as_tensor(a).to(device) for a in (batch.y, batch.y_query))
     query.known = where_unknown(batch.known_query, y_query)
-    g = exp.words[torch.as_tensor(batch.labels)]
+    def g():
+        if not batch.support.shape[-1] and isinstance(exp.words, LabelWords):
+            exp.words.must_know(batch.labels)      # without an example only they are left
+        return exp.words[torch.as_tensor(batch.labels)]
     return Support(support, y, g, batch.labels, batch.known), query, y_query
 
 # %% ../nbs/08_support.ipynb #04cfd592

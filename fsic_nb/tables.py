@@ -14,7 +14,7 @@ from pathlib import Path
 from .core import FsicError
 from .data import ImageSet, plain_name
 from .pictures import SUFFIXES
-from .records import Finder, Listing, Record, part_of, split_name, to_images
+from .records import Finder, Listing, Record, join_records, part_of, to_images
 
 # %% ../nbs/01d_tables.ipynb #1d000011
 def _text(path:Path)->str:
@@ -58,13 +58,13 @@ _IMAGE = re.compile('(image|img|picture|pic|photo|file|frame)(s|ids?|names?|path
                     'filepath|urls?|uri|link)?|fname|fpath|relpath|basename')
 _VAGUE = re.compile('(image)?(id|name|path|url|uri|key)')
 
-def _key(heading:str)->str:
+def _plain_key(heading:str)->str:
     "Return a heading as it is compared: Image_Name is imagename."
     return re.sub(r'[\W_]+', '', plain_name(heading))
 
 def _names_image(cell:str)->bool:
     "Say whether a cell is a word that columns of images are called by."
-    return any(w.fullmatch(_key(cell)) for w in (_IMAGE, _VAGUE))
+    return any(w.fullmatch(_plain_key(cell)) for w in (_IMAGE, _VAGUE))
 
 def _is_image(cell:str)->bool:
     "Say whether a cell ends like an image file."
@@ -74,7 +74,7 @@ def _is_image(cell:str)->bool:
 @dataclass(slots=True)
 class Row:
     "Hold a row of a table."
-    cells:list
+    cells:list   # of str
     where:str    # 'file, line 3'
     part:str=''  # what the file's folder or name says
     here:str=''  # the folder in which images are sought first
@@ -92,7 +92,8 @@ def _rows(path:Path, text:str, sep:str)->list: # of `Row`
     try:
         for k, cells in enumerate(reader if sep!=' ' else map(_at_blank, lines)):
             cells = [c.strip() for c in cells]
-            if not any(cells) or _is_comment(cells) and (out or not _names_image(cells[0])): continue
+            if not any(cells): continue
+            if _is_comment(cells) and (out or not _names_image(cells[0])): continue
             out.append(Row(cells, f'{path}, line {reader.line_num or k+1}', here=here))
     except csv.Error as e:
         raise FsicError(f'{path}, line {reader.line_num}: no valid CSV ({e}); correct it.') from e
@@ -109,17 +110,17 @@ def _is_comment(cells:list)->bool:
     return bool(re.match(r'#\s' if not alone else '#|sep=', cells[0], re.I))
 
 # %% ../nbs/01d_tables.ipynb #1d000021
-def _column(rows:list, j:int)->list: # of str
+def _cells(rows:list, j:int)->list: # of str
     "Take a column; a row that is too short has nothing there."
     return [r.cells[j] if j<len(r.cells) else '' for r in rows]
 
 def _image_column(rows:list)->tuple: # number; whether its cells have endings
     "Find the column of images."
     width = max(len(r.cells) for r in rows)
-    body = rows[1:] or rows
-    share = [sum(map(_is_image, _column(body, j)))/len(body) for j in range(width)]
+    body = rows[1:1001] or rows
+    share = [sum(map(_is_image, _cells(body, j)))/len(body) for j in range(width)]
     if max(share)>=.5: return share.index(max(share)), True
-    keys = [_key(c) for c in rows[0].cells]
+    keys = [_plain_key(c) for c in rows[0].cells]
     for words in (_IMAGE, _VAGUE):
         for j, k in enumerate(keys):
             if words.fullmatch(k): return j, False
@@ -129,59 +130,66 @@ def _image_column(rows:list)->tuple: # number; whether its cells have endings
 def _has_heading(rows:list, image:int, endings:bool, find)->bool:
     "Say whether the first row is a heading; `find` looks for a file."
     first = rows[0].cells
-    if endings: return not _is_image(_column(rows, image)[0])
+    if endings: return not _is_image(_cells(rows, image)[0])
     if any(map(_names_image, first)): return True
-    def there(r): return find(_column([r], image)[0], r.here)
+    def there(r): return find(_cells([r], image)[0], r.here)
     again = {c for r in rows[1:] for c in r.cells}
     if len(rows)==1 or set(first) & again or there(rows[0]): return False
     return there(rows[1]) is not None
 
 # %% ../nbs/01d_tables.ipynb #1d000031
-YES = {'1', '1.0', 'true', 'yes', 'y', 't', 'x'}
-NO = {'0', '0.0', 'false', 'no', 'n', 'f'}
+_FLAGS = (({'1', '1.0'}, {'0', '0.0'}), ({'true'}, {'false'}), ({'yes'}, {'no'}), ({'y'}, {'n'}),
+          ({'t'}, {'f'}), ({'x'}, set()))
+YES = set().union(*(yes for yes, _ in _FLAGS))
+NO = set().union(*(no for _, no in _FLAGS))
 NOT_SAID = {'', '-1', '-1.0', '?', 'nan'}
 
 _LABEL = re.compile('(image|object|class|category|label|tag|true)?(labels?|tags?|class(es)?|'
                     'categor(y|ies)|targets?|genres?|keywords?|concepts?|annotations?|objects?)'
                     r'(names?|texts?|list|strings?)?\d*')
-_SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase)')
+_SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase|folds?)')
 _IS_PART = re.compile('is(valid|val|validation|test|train|training)(image|set)?')
 _BOX = dict(xmin=0, x1=0, left=0, ymin=1, y1=1, top=1, xmax=2, x2=2, right=2,
             ymax=3, y2=3, bottom=3)
+_SURE = re.compile('(confidence|prob|probability)')
 _NUMBER = re.compile(r'-?\d*[.,]?\d+(e[-+]?\d+)?\s*%?', re.I)
 
 def kind_of(
     heading:str, # '' if there is none
     cells:list,  # of str
-)->str: # 'part', 'box', 'empty', 'flag', 'number' or 'text'
+)->str: # 'part', 'box', 'empty', 'flag', 'number', 'text' or 'other'
     "Find what a column holds, by its heading or else by its cells."
-    key = _key(heading)
+    key = _plain_key(heading)
     some = {c.lower() for c in cells}
-    flags = some<=YES|NO|NOT_SAID and bool(some & (YES|NO))
+    clear = some-NOT_SAID
+    flags = bool(clear) and any(clear<=yes|no for yes, no in _FLAGS)
     parts = all(part_of(c) is not None or c=='unassigned' for c in some)
     if _IS_PART.fullmatch(key) and flags: return 'part'
     if key in _BOX: return 'box'
     if some<={''}: return 'empty'
-    if _SPLIT.fullmatch(key) and not any(map(_NUMBER.fullmatch, some)): return 'part'
+    if sum(map(_is_image, some))>len(some)/2: return 'other'     # masks, addresses
+    numbers = all(map(_NUMBER.fullmatch, some-{''}))
+    if _SPLIT.fullmatch(key): return 'other' if numbers else 'part'
     if parts and not _LABEL.fullmatch(key): return 'part'
     if flags: return 'flag'
-    return 'number' if all(map(_NUMBER.fullmatch, some-{''})) else 'text'
+    return 'number' if numbers else 'text'
 
 # %% ../nbs/01d_tables.ipynb #1d000033
 @dataclass
 class Columns:
     "Say which columns hold what, by number."
-    image:int
-    part:list = field(default_factory=list)
+    image:int # names of files
+    part:list = field(default_factory=list)   # the first that says one
     labels:list = field(default_factory=list) # cells hold labels
     flags:list = field(default_factory=list)  # headings are labels
     box:list = field(default_factory=list)    # xmin, ymin, xmax, ymax
+    sure:list = field(default_factory=list)   # 1 where the label of the row is there, else 0
 
 def _by_place(kinds:dict, rows:list, columns:Columns):
     "Choose among the columns of a table without heading."
     rest = [j for j, kind in kinds.items() if kind in ('flag', 'number', 'text')]
     text = [j for j in rest if kinds[j]=='text']
-    plain = {c.lower() for j in rest for c in _column(rows, j)}<={'0', '1', 'false', 'true'}
+    plain = {c.lower() for j in rest for c in _cells(rows, j)}<={'0', '1', 'false', 'true'}
     if len(rest)>1 and plain:
         raise FsicError(f'{rows[0].where}: cells of {rows[0].cells[rest[0]]} may be a column '
                         'for each label, or be labels themselves; name the columns in a first row, '
@@ -195,34 +203,78 @@ def _by_place(kinds:dict, rows:list, columns:Columns):
 
 def _mixed(rows:list, text:list, numbers:list)->FsicError:
     "Say that columns of words and of numbers stand side by side."
-    some = ' '.join(_column(rows, text[0])).split()[:1] + [rows[0].cells[-1]]
+    some = ' '.join(_cells(rows, text[0])).split()[:1] + [rows[0].cells[-1]]
     return FsicError(f'{rows[0].where}: {len(text)} columns hold words and {len(numbers)} numbers '
                      f'or flags ({", ".join(some)}), and all or some may be labels; name the '
                      'columns in a first row, such as image,labels,is_valid.')
+
+# %% ../nbs/01d_tables.ipynb #1d000036
+_COUNTS = set('id index count nr unnamed'.split())
+_ABOUT = _COUNTS | set('age width height depth size area year fold confidence score time date '
+                       'number lat lon seed'.split())
+
+def _words(heading:str)->list:
+    "Take a heading apart: Region_Count is region, count; pandas calls its index Unnamed: 0."
+    words = [w for w in re.split(r'[\W_]+', heading.lower()) if w]
+    return words[:1] if words[:1]==['unnamed'] else words
+
+def _no_label(j:int, heads:list, rows:list)->FsicError:
+    "Say that a column holds numbers that are no labels."
+    some = next((c for c in _cells(rows, j) if c.lower() not in YES|NO|NOT_SAID), '')
+    return FsicError(f'{rows[0].where}: column {heads[j] or j+1} holds numbers such as {some}, '
+                     'and a probability or an amount is no label; write 1 where the label is there '
+                     'and 0 elsewhere, or take the column out.')
+
+def _refuse_amounts(columns:Columns, kinds:dict, heads:list, rows:list):
+    "Raise if a label would be a fraction, or a number stands among flags."
+    for j, kind in kinds.items():
+        if kind!='number': continue
+        broken = any(re.search(r'[.,%]', c.removesuffix('.0')) for c in _cells(rows, j))
+        among = columns.flags and heads[j] and not {*_words(heads[j])[-1:]} & _ABOUT
+        if among or broken and (j in columns.labels or j in columns.sure):
+            raise _no_label(j, heads, rows)
+
+def _flags_win(named:list, flags:list, heads:list, rows:list)->bool:
+    "Say whether columns of flags repeat a column of labels; if not, only one of both is meant."
+    own = [j for j in flags if not re.match(r'(is|has)[_A-Z]', heads[j])]
+    names = {plain_name(heads[j]) for j in own}
+    cells = {c for j in named for c in _cells(rows, j)}
+    words = {plain_name(w).strip() for c in cells for w in (c, *re.split(r'[\[\]\'",;| ]+', c))}
+    if len(own)<2 or names & words: return bool(names & words)
+    some = ', '.join(heads[j] for j in own[:3])
+    raise FsicError(f'{rows[0].where}: the labels may be the {len(cells)} cells of '
+                    f'{heads[named[0]]} or the {len(own)} columns {some}; '
+                    'take out the columns that are no labels.')
 
 # %% ../nbs/01d_tables.ipynb #1d000035
 def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     "Choose among the columns of a table with a heading."
     def of(*some): return [j for j, kind in kinds.items() if kind in some]
-    named = [j for j in of('flag', 'number', 'text', 'empty') if _LABEL.fullmatch(_key(heads[j]))]
+    some = of('flag', 'number', 'text', 'empty')
+    last = {j: (_words(heads[j]) or [''])[-1] for j in kinds}
+    named = [j for j in some if _LABEL.fullmatch(_plain_key(heads[j]))]
+    named = named or [j for j in some if _LABEL.fullmatch(last[j])]  # primary_label
     text = [j for j in named if kinds[j]=='text']
-    flags = [j for j in of('flag') if heads[j]]
+    flags = [j for j in of('flag') if heads[j] and last[j] not in _COUNTS]
     if flags: named = [j for j in named if kinds[j]!='empty']
     if len(flags)>1 and set(named)<=set(flags): named = []       # label_0, label_1
     flags = [j for j in flags if j not in named]
     rest = [j for j in of('number', 'text') if heads[j]]
-    boxes = {_BOX[_key(heads[j])]: j for j in of('box')}
+    rest = [j for j in rest if last[j] not in _ABOUT] or rest
+    boxes = {_BOX[_plain_key(heads[j])]: j for j in of('box')}
     if len(boxes)==4: columns.box = [boxes[k] for k in range(4)]
     if not named and not flags and len(of('text'))==1 and columns.box: named = of('text')
     if named and (columns.box or not _flags_win(named, flags, heads, rows)):
         columns.labels = text or named
     elif flags: columns.flags = flags
-    elif len(rest)==1 or rest and len({_key(heads[j]).rstrip('0123456789') for j in rest})==1:
+    elif len(rest)==1 or rest and len({_plain_key(heads[j]).rstrip('0123456789') for j in rest})==1:
         columns.labels = rest
     else: raise _unclear(rest, kinds, heads, rows)
-    last = max(columns.labels, default=len(heads))   # cells beyond image,labels go on with labels
-    columns.labels += [j for j in of('flag', 'number', 'text') if j>last and not heads[j]]
-    _check_numbers(columns, kinds, heads, rows)
+    if columns.labels and not columns.box:
+        columns.sure = [j for j in of('flag', 'number') if _SURE.fullmatch(_plain_key(heads[j]))]
+    end = max(columns.labels, default=len(heads))    # cells beyond image,labels go on with labels
+    columns.labels += [j for j in of('flag', 'number', 'text') if j>end and not heads[j]]
+    _refuse_amounts(columns, kinds, heads, rows)
 
 def _unclear(rest:list, kinds:dict, heads:list, rows:list)->FsicError:
     "Say that no column can be told to hold the labels."
@@ -230,37 +282,6 @@ def _unclear(rest:list, kinds:dict, heads:list, rows:list)->FsicError:
     some = ', '.join(heads[j] for j in rest[:5]) or 'nothing beside the images'
     return FsicError(f'{rows[0].where}: which column holds the labels is not clear '
                      f'({some}); call it labels in the first row.')
-
-# %% ../nbs/01d_tables.ipynb #1d000036
-_ABOUT = set('id index age width height depth size area year count fold confidence score time '
-             'date number nr lat lon seed'.split())
-
-def _no_label(j:int, heads:list, rows:list)->FsicError:
-    "Say that a column holds numbers that are no labels."
-    some = next((c for c in _column(rows, j) if c.lower() not in YES|NO|NOT_SAID), '')
-    return FsicError(f'{rows[0].where}: column {heads[j] or j+1} holds numbers such as {some}, and a '
-                     'probability or an amount is no label; write 1 where the label is there and 0 '
-                     'elsewhere, or take the column out.')
-
-def _check_numbers(columns:Columns, kinds:dict, heads:list, rows:list):
-    "Raise if a label would be a fraction, or a number stands among flags."
-    for j, kind in kinds.items():
-        if kind!='number': continue
-        broken = any(re.search(r'[.,%]', c.removesuffix('.0')) for c in _column(rows, j))
-        words = re.split(r'[\W_]+', heads[j].lower())
-        among = columns.flags and heads[j] and words[-1] not in _ABOUT
-        if among or broken and j in columns.labels: raise _no_label(j, heads, rows)
-
-def _flags_win(named:list, flags:list, heads:list, rows:list)->bool:
-    "Say whether columns of flags repeat what a column of labels says; if not, one of both is meant."
-    own = [j for j in flags if not re.match(r'(is|has)[_A-Z]', heads[j])]
-    names = {plain_name(heads[j]) for j in own}
-    cells = {c for j in named for c in _column(rows, j)}
-    words = {plain_name(w).strip() for c in cells for w in (c, *re.split(r'[\[\]\'",;| ]+', c))}
-    if len(own)<2 or names & words: return bool(names & words)
-    raise FsicError(f'{rows[0].where}: the labels may be the {len(cells)} cells of '
-                    f'{heads[named[0]]} or the {len(own)} columns {", ".join(heads[j] for j in own[:3])}'
-                    '; take out the columns that are no labels.')
 
 # %% ../nbs/01d_tables.ipynb #1d000037
 def columns_of(
@@ -271,16 +292,17 @@ def columns_of(
     "Find what each column of a table holds, or raise an error that says what is not clear."
     width = max(len(r.cells) for r in rows)
     heads = [*(heading or ()), *['']*width][:max(width, len(heading or ()))]
-    kinds = {j: kind_of(h, _column(rows, j)) for j, h in enumerate(heads) if j!=image}
+    kinds = {j: kind_of(h, _cells(rows, j)) for j, h in enumerate(heads) if j!=image}
     columns = Columns(image, [j for j, kind in kinds.items() if kind=='part'])
     if heading is None: _by_place(kinds, rows, columns)
     else: _by_heading(kinds, heads, rows, columns)
-    cells = {c for j in columns.labels for c in _column(rows, j)}-{''}
+    cells = {c for j in columns.labels for c in _cells(rows, j)}-{''}
     only_parts = cells and all(map(part_of, cells))
     if only_parts or not (columns.labels or columns.flags):
-        both = sorted(cells)[:3] or sorted({_column(rows, j)[0] for j in columns.part})
-        raise FsicError(f'{rows[0].where}: no column holds labels ({", ".join(both) or "none"} may '
-                        'be parts or labels); add a column called labels.')
+        some = {c for j in columns.labels or columns.part for c in _cells(rows, j)}
+        doubt = f' ({", ".join(sorted(some)[:3])} may be parts or labels)' if some else ''
+        raise FsicError(f'{rows[0].where}: no column holds labels{doubt}; '
+                        'add a column called labels.')
     return columns
 
 # %% ../nbs/01d_tables.ipynb #1d000041
@@ -311,7 +333,7 @@ _MARKS = {',': 'commas', '&': '&', '/': 'slashes', '+': 'plus signs', ' ': 'blan
 
 def split_cells(
     cells:dict, # cell -> the row that has it first
-    own:bool=False, # the table separates labels by rows or columns, so that a cell may hold just one
+    own:bool=False, # rows or columns separate labels, so that a cell may hold just one
 )->tuple: # cell -> labels; a line about it, or ''
     "Split cells of labels; what may be one label or several is an error that shows both readings."
     done = {c: _marked(c, where) for c, where in cells.items() if c}
@@ -357,7 +379,7 @@ def _flag_records(heading:list, rows:list, columns:Columns)->list: # of `Record`
     names = [unicodedata.normalize('NFC', heading[j]) for j in columns.flags]
     for n, k in Counter(names).most_common(1):
         if k>1: raise FsicError(f'{rows[0].where}: {k} columns are called {n}; keep one.')
-    cells = {c.lower() for j in columns.flags for c in _column(rows, j)}
+    cells = {c.lower() for j in columns.flags for c in _cells(rows, j)}
     silent = NOT_SAID if cells & NO else NOT_SAID-{''}
     first = {}
     out = []
@@ -382,7 +404,8 @@ def _record(r:Row, heading:list|None, columns:Columns, yes:list)->Record:
     part = r.part
     for j in columns.part:
         c = r.cells[j] if j<len(r.cells) else ''
-        asked = _IS_PART.fullmatch(_key(heading[j])) if heading else None
+        yes_or_no = heading and c.lower() in YES|NO|NOT_SAID
+        asked = _IS_PART.fullmatch(_plain_key(heading[j])) if yes_or_no else None
         p = part_of(asked[1]) if asked else c
         if asked and c.lower() not in YES: p = part or ('test' if p=='train' else 'train')
         part = '' if p.lower()=='unassigned' else p
@@ -394,23 +417,33 @@ def _label_records(heading:list|None, rows:list, columns:Columns)->tuple: # reco
     "Make records of a table whose cells hold labels."
     cells = {}
     for r in rows:
-        for j in columns.labels: cells.setdefault(_column([r], j)[0], r.where)
-    pairs = {(_column([r], columns.image)[0], *(_column([r], j)[0] for j in columns.labels))
+        for j in columns.labels: cells.setdefault(_cells([r], j)[0], r.where)
+    pairs = {(_cells([r], columns.image)[0], *(_cells([r], j)[0] for j in columns.labels))
              for r in rows}
     own = len(columns.labels)>1 or len({p[0] for p in pairs})<len(pairs)
     split, note = split_cells(cells, own)
     if columns.box: split = {c: _clean([c]) for c in cells} # a row, so a label
     out = []
     for r in rows:
-        yes = [n for j in columns.labels for n in split[_column([r], j)[0]]]
+        yes = [n for j in columns.labels for n in split[_cells([r], j)[0]]]
         record = _record(r, heading, columns, list(dict.fromkeys(yes)))
         record.boxes = _box(r, columns, yes)
         out.append(record)
-    return out, note
+    return _verified(out, rows, columns), note
+
+def _verified(records:list, rows:list, columns:Columns)->list: # of `Record`
+    "Turn labels into absent ones where a column says 0; what is not listed then is unknown."
+    if not {c.lower() for j in columns.sure for c in _cells(rows, j)} & NO: return records
+    for record, r in zip(records, rows):
+        record.no = []
+        if any(c.lower() in NO for j in columns.sure for c in _cells([r], j)):
+            record.no = record.yes
+            record.yes = []
+    return list(join_records(records, [(r.image, r.here) for r in records]).values())
 
 def _box(r:Row, columns:Columns, yes:list)->list: # of one box or none
     "Read the box of a row; one that is not in pixels is left out."
-    corners = [_column([r], j)[0] for j in columns.box]
+    corners = [_cells([r], j)[0] for j in columns.box]
     if not yes or not all(map(_NUMBER.fullmatch, corners)) or not corners: return []
     try: x, y, right, bottom = map(float, corners)
     except ValueError: return []
@@ -432,8 +465,9 @@ def _about(sep:str, heading:list|None, columns:Columns, width:int)->list: # of l
     def call(some): return ', '.join(heads[j] or f'column {j+1}' for j in some[:8])
     kinds = dict(image=[columns.image], labels=columns.labels or columns.flags,
                  part=columns.part, box=columns.box)
+    kinds['1 or 0 for there or not'] = columns.sure
     used = {j for some in kinds.values() for j in some}
-    left = [j for j in range(width) if j not in used and heads[j]]
+    left = [j for j in range(width) if j not in used and (heads[j] or not heading)]
     said = '; '.join(f'{kind}: {call(some)}{", ..." if len(some)>8 else ""}'
                      for kind, some in kinds.items() if some)
     lines = [f'table: separated by {SEPARATORS.get(sep, sep)}, '
@@ -540,7 +574,7 @@ class Tree:
     "Hold all files below a folder; folders are tuples of names."
     images:list = field(default_factory=list) # (folder, name)
     others:list = field(default_factory=list) # (folder, name) of files that are no images
-    folders:list = field(default_factory=list)
+    folders:list = field(default_factory=list) # all of them
 
 def _walk(path:str, tree:Tree, folder:tuple=(), above:tuple=()):
     "List a folder and all below it in alphabetical order; a link to a folder above ends there."
@@ -597,8 +631,8 @@ def _parts_first(inner:dict, counts:dict, tops:list, root)->dict: # folder -> (l
                         f"folder for each label into each part, such as {tops[0]}/cat, or rename "
                         'folders that are labels.')
     if flat:
-        raise FsicError(f'{root}/{"/".join(flat[0])}: images ({counts[flat[0]]}) lie in no label\'s '
-                        'folder; move each into a folder called like its label.')
+        raise FsicError(f'{root}/{"/".join(flat[0])}: images ({counts[flat[0]]}) lie in no '
+                        "label's folder; move each into a folder called like its label.")
     return {d: (rest[1], rest[0]) for d, rest in inner.items()}
 
 def _parts_or_labels(odd:list, tops:list, root)->FsicError:
@@ -669,7 +703,7 @@ def read_folder(
         first = same[f'{root}/{name}'].removeprefix(f'{root}/')
         where = f'{root}, folder {"/".join(d)}'
         records.append(Record(first, [label], where, part=part, here=str(root)))
-    left_out = {f'files that are no image ({_endings(tree.others)})': len(tree.others),
+    left_out = {f'files of other kinds ({_endings(tree.others)})': len(tree.others),
                 **_empty_folders(tree)}
     with_parts = ', in parts' if any(p for _, p in place.values()) else ''
     notes = [*filter(None, [note]), *_leaks(records)]

@@ -58,7 +58,7 @@ def test_01_roboflow(tmp_path):
     assert table(s)==SHOWN and s.names==['cat', 'dog'] and s.name==tmp_path.name
     assert {p.parent.name: q for p, q in zip(s.paths, s.parts)}==dict(train='train', valid='val', test='test')
     assert s.info['dialect']=='COCO of Roboflow' and s.info['left_out']['labels without an image (tableware)']==1
-    assert any('1 labels without an image (tableware)' in x for x in s.describe()) and s.info['left_out']['images without a label']==1
+    assert any('1 label without an image (tableware)' in x for x in s.describe()) and s.info['left_out']['images without a label']==1
     one = read_coco(tmp_path/'valid')                                    # one of the folders, or its file
     assert table(one)=={4: ['dog'], 5: ['cat']}==table(read_coco(tmp_path/'valid'/'_annotations.coco.json')) and one.name=='valid'
     shutil.rmtree(tmp_path/'valid'), shutil.rmtree(tmp_path/'test')
@@ -232,6 +232,10 @@ def test_official_siblings_are_passed_over(tmp_path):
     s = read_coco(tmp_path)
     assert table(s)==SHOWN and s.info['annotations']==['train.json'] and s.info['notes']==[]
 
+def test_a_sibling_alone_is_read(tmp_path):
+    s = read_coco(own(tmp_path, 'annotations/person_keypoints_val2017.json', truth={1: ['person']}, cats=['person']))
+    assert table(s)=={1: ['person']}
+
 def test_other_files_with_annotations_are_named(tmp_path):
     own(tmp_path), own(tmp_path, 'result.json')
     assert 'not read: 1 other files with annotations (result.json)' in read_coco(tmp_path).describe()
@@ -276,6 +280,26 @@ def test_boxes(tmp_path):
     s = read_coco(own(tmp_path, note=odd))
     assert s.boxes[0]==[] and s.boxes[1]==[] and s.boxes[2]==[(1, 1, 2, 20, 10)]
 
+
+def test_a_path_of_another_machine_with_folders(tmp_path):
+    "The same file name in two folders, both below a folder that is not here."
+    for slash in '/\\':
+        images = [dict(id=k, file_name=f'C:/me/pets/images/{d}/1.jpg'.replace('/', slash)) for k, d in ((1, 'a'), (2, 'b'))]
+        put_json(tmp_path, 'result.json', coco({1: ['cat'], 2: ['dog']}, images=images))
+        put(tmp_path, 'images/a/1.jpg', 'images/b/1.jpg')
+        s = read_coco(tmp_path)
+        assert {p.parent.name: [n for n, v in zip(s.names, row) if v] for p, row in zip(s.paths, s.labels)}==dict(a=['cat'], b=['dog'])
+
+def test_json_in_another_encoding_says_so(tmp_path):
+    put(tmp_path, 'annotations/instances_a.json', text='{"images": [], "name": "L\xf6we"}', encoding='cp1252')
+    with pytest.raises(FsicError, match='instances_a.json: not valid JSON .*save the file as UTF-8'): read_coco(tmp_path)
+
+def test_roboflow_names_its_group_like_a_label(tmp_path):
+    "Category 0 has the name of the project, here that of a label, or nearly."
+    for group in ('cat', 'Cat'):
+        cats = [dict(id=0, name=group, supercategory='none'), dict(id=1, name='cat', supercategory=group), dict(id=2, name='dog', supercategory=group)]
+        s = read_coco(own(tmp_path, 'train/_annotations.coco.json', 'train/{}.jpg', categories=cats))
+        assert table(s)==SHOWN and s.names==['cat', 'dog']
 
 # --- COCO's own ---------------------------------------------------------------------------------------------------------
 
@@ -327,6 +351,7 @@ def test_a_spoilt_tree_names_the_place(tmp_path):
     put(tmp_path, 'images/8.jpg', text='')
     with pytest.raises(FsicError, match='image 8: 8.jpg is empty, as 1 of 7'): read_coco(tmp_path)
     assert len(read_coco(tmp_path, files='present'))==6 and len(read_coco(tmp_path, files='unchecked'))==7
+    with pytest.raises(FsicError, match='1.jpg: no such folder; give .* or one JSON file'): read_coco(tmp_path/'images'/'1.jpg')
     put(tmp_path, 'annotations/instances_default.json', text='{')
     with pytest.raises(FsicError, match='instances_default.json: not valid JSON'): read_coco(tmp_path)
     put_json(tmp_path, 'annotations/instances_default.json', [dict(id=1, annotations=[], data=dict(image='x'))])
@@ -394,7 +419,7 @@ def test_15_cvat(tmp_path):
     put(tmp_path, 'SegmentationClass/1.png')
     s = read_any_voc(tmp_path)
     assert {k: sorted(v) for k, v in table(s).items()}==SHOWN and s.names==['dog', 'cat'] and s.parts is None and {p.suffix for p in s.paths}=={'.png', '.jpg'}
-    assert any('1 labels without an image (background)' in x for x in s.describe()) and s.info['notes']==[]
+    assert any('1 label without an image (background)' in x for x in s.describe()) and s.info['notes']==[]
 
 def test_16_lists_of_ids(tmp_path, monkeypatch):
     tree(tmp_path, 'VOC2012/Annotations/{}.xml', 'VOC2012/JPEGImages/{}.jpg')
@@ -416,6 +441,13 @@ def test_roboflow_voc(tmp_path):
     s = read_any_voc(tmp_path)
     assert table(s)==SHOWN and {p.parent.name: q for p, q in zip(s.paths, s.parts)}==dict(train='train', valid='val', test='test')
 
+def test_names_with_blanks_and_folders_of_their_own(tmp_path):
+    put(tmp_path, 'Annotations/a/my cat.xml', text=xml('p 1.jpg', ['cat'])), put(tmp_path, 'Annotations/b/1.xml', text=xml('b/p 2.jpg', ['dog']))
+    put(tmp_path, 'JPEGImages/a/p 1.jpg', 'JPEGImages/b/p 2.jpg', 'JPEGImages/c/p 1.jpg')
+    put(tmp_path, 'ImageSets/Main/Train.txt', text='"a/my cat"\n'), put(tmp_path, 'ImageSets/Main/Validation.txt', text='b/1.jpg\n')
+    s = read_any_voc(tmp_path)
+    assert names_of(s)=={'p 1.jpg': {'cat'}, 'p 2.jpg': {'dog'}} and s.paths[0].parent.name=='a' and s.parts==['train', 'val']
+
 def test_the_same_names_in_two_trees(tmp_path):
     for year, n in dict(VOC2007='cat', VOC2012='dog').items(): tree(tmp_path, year+'/Annotations/{}.xml', year+'/JPEGImages/{}.jpg', {1: [n]})
     s = read_any_voc(tmp_path)
@@ -428,6 +460,10 @@ def test_difficult_in_own_xml(tmp_path, difficult):
     no_dog = {k: ['cat'] for k in (1, 2, 5, 6)}
     assert table(s)=={'drop': {1: ['cat'], 5: ['cat']}, 'positive': SHOWN, 'negative': no_dog, 'unknown': no_dog}[difficult]
     assert s.info['left_out'][ONLY_DIFFICULT]==(5 if difficult=='drop' else 0) and s.info['difficult']==difficult
+    tree(tmp_path/'all', 'annotations/{}.xml', 'images/{}.jpg', hard=['cat', 'dog'])
+    if difficult=='drop':
+        with pytest.raises(FsicError, match='1 images, without 7 images with a label that is only there as difficult'): read_any_voc(tmp_path/'all')
+    shutil.rmtree(tmp_path/'all')
     full = read_any_voc(tmp_path, difficult, negatives=True)
     assert len(full)==(3 if difficult=='drop' else 8)
     with pytest.raises(FsicError, match="use 'drop', 'positive', 'negative' or 'unknown'"): read_any_voc(tmp_path, 'ignore')

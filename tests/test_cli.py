@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from fsic_nb.core import FsicError, read_json, write_json
+from fsic_nb.data import LabelSplit
+from fsic_nb.protocols import COCO_NAMES, Options
 from test_demo import cut_voc, fsic_demo, numbers
 
 BIN = Path(sys.executable).parent
@@ -84,8 +86,8 @@ def test_a_finished_run_is_not_trained_again(run, cache):
 @pytest.mark.parametrize('args,says', [(['--method', 'laso', '--out', 'RUN', '--seed', '1', '--quick'], 'holds another run (seed is 0, not 1)'),
                                        (['--method', 'relation', '--out', 'RUN', '--quick'], 'holds another run (method is laso, not relation)'),
                                        (['--method', 'lasso'], 'did you mean laso'), (['--method', 'bcr'], "'bcr' is not trained"),
-                                       (['--data', 'coco', '--root', '.'], "'scenes' or 'voc'"), (['--data', 'voc'], 'needs --root'),
-                                       (['--config', 'x.toml', '--method', 'wagp'], 'says method, data and network itself'), (['--config', 'x.toml', '--size', '96'], 'leave out --method'),
+                                       (['--data', 'imagenet', '--root', '.'], "use 'scenes', 'voc'"), (['--split', 'x.json'], '--split: the scenes are built with'), (['--queries', '0'], '--queries 0: expected 1'), (['--data', 'voc'], 'needs --root'),
+                                       (['--config', 'x.toml', '--method', 'wagp'], 'says method, data and network itself'), (['--config', 'x.toml', '--size', '96'], '--quick, --size.'),
                                        (['--out', 'RUN', '--method', 'laso', '--quick', '--size', '96'], 'holds another run (size is 224, not 96)'),
                                        (['--out', 'RUN', '--method', 'laso', '--quick', '--backbone', 'lite1'], 'holds another run (backbone is lite0, not lite1)'),
                                        (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], 'did you mean lite2 or lite1 or lite0'), (['--config', 'x.toml'], 'x.toml: cannot be read'),
@@ -107,16 +109,15 @@ def run_cli(f, args):
     "Call a command with its options as keywords."
     kw,it = {},iter(args)
     for a in it: kw[a[2:]] = True if a=='--quick' else next(it)
-    f(**{k: int(v) if k in ('seed', 'episodes', 'size') else v for k,v in kw.items()})
+    f(**{k: int(v) if k in ('seed', 'episodes', 'size', 'queries', 'negatives') else v for k,v in kw.items()})
 
 @pytest.mark.parametrize('args,says', [
-    (['--shots', '-1'], "--shots '-1': expected whole numbers from 0 on"), (['--shots', '1;5'], 'such as 0,1,5'), (['--episodes', '0'], '--episodes 0: expected 1 or more'),
+    (['--shots', '-1'], "--shots '-1': expected whole numbers from 0 on"), (['--shots', '1;5'], 'such as 0,1,5'), (['--episodes', '0'], '--episodes 0: expected 1 or more'), (['--few', 'keep'], '--few keep: use ask or drop'), (['--files', 'present'], '--files: the scenes are built with'),
     (['--run', 'nowhere'], '--run nowhere: no such folder; make it with fsic_train'), (['--run', 'full'], 'is no run (it has no about.json)'),
     (['--method', 'refind'], "no method is called 'refind'; did you mean refined"), (['--method', 'zzz'], 'known are protonet, simpleshot'),
     (['--method', 'oracle', '--data', 'voc', '--root', '.'], 'oracle needs true masks, which voc does not have'),
-    (['--method', 'refined', '--data', 'coco', '--root', '.'], 'refined: nothing is trained on coco; name a run of refined'),
-    (['--method', 'words', '--data', 'coco', '--root', '.'], 'name a run of wagp'), (['--data', 'coco'], '--data coco needs --root'),
-    (['--data', 'imagenet'], "'folder' or 'csv'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--data', 'csv', '--root', '.', '--method', 'protonet'], '--data csv needs --split'), (['--out', 'full'], '--out full: no file can be written there'),
+    (['--data', 'coco'], '--data coco needs --root'),
+    (['--data', 'imagenet'], "use 'scenes', 'voc'"), (['--data', 'nuswide'], '--data nuswide needs --root'), (['--out', 'full'], '--out full: no file can be written there'),
     (['--out', 'full/letter.txt/r.json'], 'no file can be written there'), (['--seed', '-1'], '--seed -1'),
     (['--size', '31'], '--size 31: expected 32 or more'), (['--backbone', 'lite'], "backbone 'lite': no such network; did you mean lite2")])
 def test_evaluate_errors(args, says, tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_the_demo_takes_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr(studies, 'prepare', prepare)
     for options in ({}, dict(backbone='lite1', size=96)):
         with pytest.raises(SystemExit): cli.fsic_demo(out=str(tmp_path/'out'), **options)
-    assert asked==[dict(backbone='', size=None), dict(backbone='lite1', size=96)]
+    assert asked==[{}, dict(backbone='lite1', size=96)]
 
 
 # --- plans and trainings -----------------------------------------------------------------------------------------------
@@ -235,32 +236,52 @@ def test_methods_by_name(quick):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32-1), st.integers(2, 9), st.integers(10, 120), st.sampled_from([.05, .2, .5]), st.integers(1, 5))
 def test_coco_episodes_can_be_drawn_or_it_is_said(seed, labels, n, density, shots):
-    from fsic_nb.experiment import coco_episodes
+    from fsic_nb.experiment import widest_episodes
     from fsic_nb.data import ImageSet
     y = np.random.default_rng(seed).random((n, labels))<density
     images = ImageSet([f'{i}.jpg' for i in range(n)], [f'c{c}' for c in range(labels)], y, 'made')
     names = images.names[:-1]                              # the last label is no test label
-    try: eps = coco_episodes(images, names, shots)
+    try: eps = widest_episodes(images, LabelSplit('made', [], [], names), shots, protocol='masked')
     except FsicError as e: assert 'fewer than two test labels' in str(e); return
     left = eps.pools[0].names
     assert len(left)>1 and left==[n for n in names if n in left] and eps.protocol=='masked'
     assert all(images.counts()[images.index([n])]>=shots+4 for n in left)
     for e in range(20): assert len(set(eps[e].support) | set(eps[e].query))==len(left)*(shots+4)
+    assert left==left_by_its_error(images, names, shots)
+
+def left_by_its_error(images, names, shots, queries=4, n=20):
+    "The labels that remained when the label to leave out was read off the error's text, before it had a type."
+    from fsic_nb.data import enough
+    from fsic_nb.episodes import Episodes
+    few = True
+    while True:
+        while names and few: names, few = enough(images, names, shots+queries, 'masked')
+        if len(names)<2: return []
+        try:
+            eps = Episodes(images, LabelSplit('made', [], [], names), 'test', shots, queries, 0, 'masked')
+            for e in range(n): eps[e]
+            return names
+        except FsicError as e: short = re.search('left for (.+?);', str(e))
+        count = dict(zip(names, images.counts()[images.index(names)]))
+        out = short[1] if short else min(names, key=count.get)
+        names, few = [x for x in names if x!=out], True
 
 NAMES = ['person', 'motorcycle', 'dog', 'tv', 'potted plant', 'cat', 'zebra']
 
 def write_coco(root):
-    "Ten pictures of dogs with cats, of tvs and of potted plants, one zebra, a person, and a person on a motorcycle."
+    "Ten pictures of dogs with cats, of tvs and of potted plants, a person on a motorcycle, and one picture of each of the 80 labels but these."
     from PIL import Image
     r,own = np.random.default_rng(0),[[c] for c in (2, 3, 4) for _ in range(10)]+[[0], [0, 1], [6]]
     for i in range(10): own[i].append(5)
+    names = NAMES+[n for n in COCO_NAMES if n not in NAMES]
+    own += [[c] for c in range(len(NAMES), 80)]
     for sub in ('annotations', 'images'): (root/sub).mkdir(parents=True)
     for i,cs in enumerate(own):
         a = r.integers(0, 60, (64, 64, 3)).astype(np.uint8)
-        for c in cs: a[8*c:8*c+16,8*c:8*c+16] = np.eye(3)[c%3]*(255-20*c)
+        for c in cs: a[8*c%64:,8*c%64:] = np.eye(3)[c%3]*(255-20*(c%7))
         Image.fromarray(a).save(root/'images'/f'{i:012d}.jpg')
     write_json(root/'annotations'/'instances_mini.json', dict(images=[dict(id=i, file_name=f'{i:012d}.jpg') for i in range(len(own))],
-        categories=[dict(id=2*c+1, name=n) for c,n in enumerate(NAMES)],
+        categories=[dict(id=2*names.index(n)+1, name=n) for n in COCO_NAMES],
         annotations=[dict(id=100*i+c, image_id=i, category_id=2*c+1, iscrowd=0) for i,cs in enumerate(own) for c in cs]))
     return root
 
@@ -272,10 +293,10 @@ def test_evaluate_on_coco(run, tmp_path):
     assert [(r['method'], r['shots'], r['split']) for r in rows]==[(m, k, s) for k,s in ((1, 'coco (4 labels)'), (5, 'coco (3 labels)')) for m in ('simpleshot', 'bcr', 'laso')]
     assert all(r['protocol']=='masked' and 0<r['map']<=100 for r in rows) and rows[2]['seen']==2
     said = '\n'.join(lines)
-    assert '1-shot: 4 of 5 test labels have images enough: dog, tv, potted plant, cat' in said
-    assert '5-shot: 3 of 5 test labels' in said                                                        # cat and dog share their ten pictures
-    assert 'the mean of the 2 images without any test label' in said and '2 test labels are not unseen, it was trained or chosen on them: dog, tv' in said
-    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, Comparison([9], 3, backbone='lite0'), out=tmp_path/'no.json', say=silent)
+    assert '1-shot: 4 of 66 test labels have images enough: cat, dog, potted plant, tv; left out: ' in said
+    assert '5-shot: 3 of 66 test labels' in said                                                        # cat and dog share their ten pictures
+    assert 'the mean of the 14 images without any test label' in said and '2 test labels are not unseen, it was trained or chosen on them: dog, tv' in said
+    with pytest.raises(FsicError, match='fewer than two test labels have the 13 images of a 9-shot episode'): compare([], ['bcr'], 'coco', root, Comparison([9], 3, options=Options(backbone='lite0')), out=tmp_path/'no.json', say=silent)
     assert not (tmp_path/'no.json').exists()
 
 def test_the_centre_without_any_other_image(quick):

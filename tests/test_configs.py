@@ -13,6 +13,7 @@ from fsic_nb.configs import CELLS, Cell, cell_of, read_cell, to_cell, to_toml, t
 from fsic_nb.costs import count_labels, dry_run, footprint, head_parameters, memory, passes, say_cost
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.data import LabelSplit
+from fsic_nb.protocols import Options
 from fsic_nb.recipes import RECIPES, head_config
 from fsic_nb.train import PAPER_SCHEDULE, Schedule
 
@@ -242,7 +243,7 @@ def test_a_fine_tuned_run_is_scored_alone(run, tree):
     with pytest.raises(FsicError, match='refined: would be trained on other features'): check_alone([read_run(run)], ['refined'])
     assert not (tree.parent/'no.json').exists()
     LabelSplit('wide', [], [], NAMES[3:]).to_json(tree.parent/'wide.json')
-    how = Comparison([1], 3, split=str(tree.parent/'wide.json'), protocol='masked')
+    how = Comparison([1], 3, options=Options(split=str(tree.parent/'wide.json'), protocol='masked'))
     rows = compare([run], ['protonet'], how=how, out=tree.parent/'wide.r.json', **kw)
     assert [(r['method'], r['protocol'], r.get('seen')) for r in rows]==[('simpleshot', 'masked', None), ('protonet', 'masked', None), ('wagp', 'masked', 2)]
 
@@ -260,17 +261,17 @@ def test_options_are_what_the_runs_say(run, tree):
     from fsic_nb.runs import read_run
     from fsic_nb.studies import choose_options
     split = str(tree/'split.json')
-    empty = dict(backbone='', size=None)
-    assert choose_options([], 'coco')==dict(split='', protocol='', **empty) and choose_options([], 'voc', 'x', 'masked')==dict(split='x', protocol='masked', **empty)
-    with pytest.raises(FsicError, match='scenes have their own'): choose_options([], 'scenes', 'x')
-    with pytest.raises(FsicError, match='--protocol on coco needs --split'): choose_options([], 'coco', protocol='strict')
+    asked = Options(split='x', protocol='masked', files='present')
+    assert choose_options([], 'coco')==Options() and choose_options([], 'voc', asked)==asked
+    for k in ('split', 'protocol', 'files', 'annotations', 'difficult', 'pictures'):
+        with pytest.raises(FsicError, match=f'--{k}: the scenes are built with'): choose_options([], 'scenes', Options(**{k: 'x'}))
     frozen = dict(path=run, cell=dict(read_run(run)['cell'], mode='frozen'), backbone='test_resnet', size=48)
-    here = choose_options([frozen], 'coco', protocol='masked')
+    here = choose_options([frozen], 'coco', Options(protocol='masked'))
     own = dict(backbone='test_resnet', size=48, words='glove-50', queries=4)
-    assert here==dict(split=split, protocol='masked', **own)
-    assert choose_options([frozen], 'voc')==dict(split='', protocol='', **own)   # another data set has its own
-    assert choose_options([read_run(run)], 'coco')['backbone'].name=='test_resnet-tuned'
-    with pytest.raises(FsicError, match='a fine-tuned run has a network of its own'): choose_options([read_run(run)], 'coco', size=96)
+    assert here==Options(split=split, protocol='masked', **own)
+    assert choose_options([frozen], 'voc')==Options(**own)                       # another data set has its own
+    assert choose_options([read_run(run)], 'coco').backbone.name=='test_resnet-tuned'
+    with pytest.raises(FsicError, match='a fine-tuned run has a network of its own'): choose_options([read_run(run)], 'coco', Options(size=96))
 
 def test_a_dry_run_by_the_console_script(tree):
     p,before = write_cell(tree, 'bill'),sorted(tree.parent.iterdir())
@@ -288,9 +289,9 @@ def test_nuswide_and_pictures_of_ones_own_are_scored(tree, tmp_path):
     test = SPLITS['nuswide_65_16'].labels('test')
     write_nus(tmp_path/'nus', [{n} | ({'sky'} if i==0 else set()) for n in test for i in range(5)])
     for i, f in enumerate(sorted((tmp_path/'nus'/'Flickr').rglob('*.jpg'))): Image.fromarray(rng('nus', i).integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(f)
-    rows = compare([], ['protonet'], 'nuswide', str(tmp_path/'nus'), Comparison([1], 2, backbone='lite0'), tmp_path/'r.json', silent)
+    rows = compare([], ['protonet'], 'nuswide', str(tmp_path/'nus'), Comparison([1], 2, options=Options(backbone='lite0')), tmp_path/'r.json', silent)
     assert [(r['method'], r['data'], r['split'], r['protocol']) for r in rows]==[(m, 'nuswide', 'nuswide_65_16', 'masked') for m in ('simpleshot', 'protonet')]
     (tmp_path/'labels.csv').write_text(''.join(f'{i:012d}.jpg,{NAMES[i//11]}\n' for i in (0, 11, 22, *range(33, 77))))
     for f in (tree/'images').glob('*.jpg'): (tmp_path/f.name).symlink_to(f)
-    rows = compare([], ['protonet'], 'csv', str(tmp_path), Comparison([1], 2, split=str(tree/'split.json'), backbone='lite0'), tmp_path/'r.json', silent)
+    rows = compare([], ['protonet'], 'csv', str(tmp_path), Comparison([1], 2, options=Options(split=str(tree/'split.json'), backbone='lite0')), tmp_path/'r.json', silent)
     assert [(r['split'], r['protocol']) for r in rows]==[('tiny', 'strict')]*2

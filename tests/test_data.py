@@ -106,7 +106,7 @@ def test_the_split_in_the_repository_is_the_one_in_the_library():
     assert VOC_SPLIT.labels('test')=='cat dog pottedplant sheep sofa tvmonitor'.split()
 
 @pytest.mark.parametrize('text, says', [
-    ('{', 'not valid JSON'), ('[]', 'a split has name, train, val, test'), ('{"name": "s"}', 'a split has'),
+    ('{', 'not valid JSON'), ('[]', 'a split has lists of labels called test, train or val'), ('{"name": "s"}', 'a split has'),
     ('{"name": "s", "train": [], "val": [], "test": [], "tset": []}', 'a split has'),
     ('{"name": "s", "train": [["a"], []], "val": [], "test": []}', 'task 1: expected a list of label names'),
     ('{"name": "s", "train": {"a": 1}, "val": [], "test": []}', 's, train: expected a list of tasks'),

@@ -13,7 +13,7 @@ from torch import nn
 from fsic_nb import backbones as B, features as F
 from fsic_nb.core import FsicError, read_json, rng, write_json
 from fsic_nb.backbones import Transform, feature_map, fold_batch_norm, load_backbone, pick_precision, place_boxes
-from fsic_nb.features import FeatureStore, extract
+from fsic_nb.features import FeatureStore, extract, list_images
 from fsic_nb.pictures import open_rgb, to_rgb
 from fsic_nb.voc import read_voc
 
@@ -512,6 +512,39 @@ def test_verify_reads_every_row(tiny, pictures, tmp_path):
     store = extract(many, tiny, root=tmp_path/'f')
     a = np.load(store.path/'locals.npy'); a[33] = 0; np.save(store.path/'locals.npy', a)   # not in the sample
     with pytest.raises(FsicError, match='rows disagree'): FeatureStore(store.path).verify()
+
+
+def test_one_image_of_any_kind(tiny, pictures, tmp_path):
+    "A path, an image of Pillow, an array, or a mixed list; what is no file is known by its pixels."
+    path, root = pictures[0], tmp_path/'root'
+    with Image.open(path) as im: pixels = np.asarray(im.convert('RGB'))
+    want = extract([path], tiny, 'fp32', root=root)
+    one = [extract(x, tiny, 'fp32', root=root) for x in (path, str(path), Image.open(path), [Image.open(path)], pixels, pixels[None])]
+    for s in one: assert len(s)==1 and torch.allclose(s[0], want[0], atol=1e-2)
+    assert [s.key for s in one[:2]]==[want.key]*2 and len({s.key for s in one[2:]})==1
+    other = pixels.copy(); other[0, 0, 0] ^= 1
+    assert extract(other, tiny, 'fp32', root=root).key!=one[4].key
+    assert extract(pixels.reshape(pixels.shape[1], pixels.shape[0], 3), tiny, 'fp32', root=root).key!=one[4].key
+    mixed = [path, Image.open(path), pixels, pixels[..., 0], np.dstack([pixels, pixels[..., 0]])]
+    assert len(extract(mixed, tiny, 'fp32', root=root))==5 and len(extract(np.array([str(p) for p in pictures]), tiny, 'fp32', root=root))==len(pictures)
+
+
+@pytest.mark.parametrize('bad,says', [
+    (3, 'image 0: a int is no image'), (None, 'image 0: a NoneType'), ([b'abc'], 'image 0: a bytes'), ([torch.zeros(3, 8, 8)], 'image 0: a Tensor'),
+    (np.zeros((8, 8, 3)), r'image 0: an array of float64 \(8, 8, 3\) is no image'), (np.zeros((3, 8, 8), np.uint8), r'uint8 \(3, 8, 8\)'),
+    (np.zeros((0, 8, 3), np.uint8), r'uint8 \(0, 8, 3\)'), (['x.jpg', np.zeros((8, 8), np.uint16)], 'image 1: an array of uint16'), ('', 'cannot be read')])
+def test_what_is_no_image_is_named(bad, says, tiny, tmp_path):
+    with pytest.raises(FsicError, match=says) as e: extract(bad, tiny, root=tmp_path/'root')
+    assert '\n' not in str(e.value) and not visible(tmp_path/'root')
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([None, 3, 4]), st.booleans())
+def test_arrays_are_images(h, w, colours, alone):
+    a = rng(h, w).integers(0, 256, (h, w, *([colours] if colours else [])), dtype=np.uint8)
+    got, = list_images(a if alone else [a])
+    assert (got.mode, got.size)==('RGB', (w, h))
+    if colours!=4: assert np.array_equal(np.asarray(got)[..., 0], a if colours is None else a[..., 0])
 
 
 def test_home_is_the_default(tiny, pictures, tmp_path, monkeypatch):

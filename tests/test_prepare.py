@@ -1,5 +1,5 @@
 "The check of a data set: unusual images, broken ones, interruption, manifests, and the command."
-import hashlib, io, json, os, re, shutil, subprocess, sys, threading, time
+import hashlib, io, json, os, re, shutil, subprocess, sys, threading, time, types
 from pathlib import Path
 from unittest.mock import patch as replaced
 
@@ -9,9 +9,9 @@ from PIL import Image
 
 from fsic_nb.core import FsicError
 from fsic_nb.data import ImageSet
-from fsic_nb.pictures import open_rgb
+from fsic_nb.pictures import BITS, SUFFIXES, open_rgb, to_rgb
 from fsic_nb.prepare import check_image, find_copies, map_in_order, prepare_data, prepare_tree, read_manifest
-from fsic_nb.readers import read_csv
+from fsic_nb.readers import read_csv, read_folder
 
 PLAIN = Image.fromarray(np.linspace([0, 40, 90], [255, 180, 30], 30)[:, None].repeat(44, 1).astype(np.uint8))   # 44 x 30, upright
 
@@ -73,6 +73,72 @@ def test_damaged_exif_is_a_sentence_too():
     b = encoded(PLAIN, exif=exif(6))
     with replaced('PIL.ImageOps.exif_transpose', side_effect=struct.error('required argument is not an integer')):
         with pytest.raises(FsicError, match=r'x: cannot be read as an? \w+ \(required argument'): open_rgb(b, name='x')
+
+
+@pytest.mark.parametrize('suffix, fmt', [('ppm', 'ppm'), ('pgm', 'ppm'), ('pnm', 'ppm'), ('jp2', 'jpeg2000'), ('mpo', 'mpo'), ('avif', 'avif'), ('jfif', 'jpeg')])
+def test_formats_of_signs_scans_and_phones(tmp_path, suffix, fmt):
+    "GTSRB is .ppm, scanners write .pgm and .jp2, phones .mpo; a folder of them is read."
+    many = dict(save_all=True, append_images=[Image.new('RGB', PLAIN.size, 'red')]) if fmt=='mpo' else {}
+    p, = write(tmp_path/'sign', {f'x.{suffix}': encoded(PLAIN.convert('L') if suffix=='pgm' else PLAIN, fmt, **many)})
+    assert abs(np.asarray(open_rgb(p).convert('L')).astype(int)-np.asarray(PLAIN.convert('L')).astype(int)).max()<25
+    assert p.suffix in SUFFIXES and list(read_folder(tmp_path).paths)==[p]
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=9), st.sampled_from(['png', 'tiff']))
+def test_deep_greys_fill_their_range(values, fmt):
+    "The range is the smallest usual one that holds the brightest value; order is kept, 0 is black and the end of the range white."
+    a = np.array([values], np.uint16)
+    got = np.asarray(open_rgb(encoded(Image.fromarray(a), fmt)))[0, :, 0].astype(int)
+    white = min(2**b-1 for b in BITS if 2**b-1>=a.max())
+    assert got.tolist()==[v*255//white for v in values]
+    for end in (1023, 4095, 16383, 65535): assert np.asarray(to_rgb(Image.fromarray(np.array([[0, end]], np.uint16))))[0, :, 0].tolist()==[0, 255]
+
+def grey_jpeg(w, h): return encoded(Image.new('L', (w, h), 90))
+
+def test_photos_of_phones_are_large_and_bombs_are_refused(recwarn):
+    assert open_rgb(grey_jpeg(12_000, 9_000), hint=448).size==(1500, 1125)         # 108 megapixels
+    assert open_rgb(grey_jpeg(16_320, 12_240), hint=448).size==(2040, 1530)        # 200
+    for bomb in (encoded(Image.new('1', (16_320, 12_240)), 'png'), encoded(Image.new('1', (16_320, 12_240)), 'tiff', compression='group4'), grey_jpeg(17_000, 16_000)):
+        with pytest.raises(FsicError, match=r'^x: cannot be read as an image \(Image size .* exceeds limit') as e: open_rgb(bomb, hint=448, name='x')
+        assert '\n' not in str(e.value)
+
+HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'+bytes(40)
+
+def test_heic_names_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    for p in write(tmp_path, {'IMG_1.HEIC': HEIC, 'IMG_2.png': HEIC}):
+        with pytest.raises(FsicError, match=r'pip install pillow-heif, or convert it to JPEG'): open_rgb(p)
+    with pytest.raises(FsicError, match='no image format'): open_rgb(HEIC.replace(b'heic', b'isom'))       # a film
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path, monkeypatch):
+    "A stand-in for the package: its images are red. It is registered once."
+    from PIL import ImageFile
+    calls = []
+    class Red(ImageFile.ImageFile):
+        format, format_description = 'HEIF', 'stand-in'
+        def _open(self): self._size, self._mode = (8, 6), 'RGB'
+        def load(self): self.im = Image.new('RGB', self.size, 'red').im; self.pyaccess = None; return Image.Image.load(self)
+    def register_heif_opener():
+        calls.append(1)
+        Image.register_open('HEIF', Red, lambda b: b[4:12]==b'ftypheic')
+    monkeypatch.setitem(sys.modules, 'pillow_heif', types.SimpleNamespace(register_heif_opener=register_heif_opener))
+    try:
+        for p in write(tmp_path, {'IMG_1.HEIC': HEIC, 'IMG_2.png': HEIC}): assert open_rgb(p).getpixel((3, 3))==(255, 0, 0)
+        assert calls==[1] and open_rgb(JPEG).size==PLAIN.size
+    finally:
+        Image.OPEN.pop('HEIF', None); Image.ID.remove('HEIF')
+
+def test_no_other_program_is_started(tmp_path, monkeypatch):
+    "Pillow draws PostScript by Ghostscript, wherever a file says that it is some; not here, and not under another name."
+    (tmp_path/'bin').mkdir(); gs = tmp_path/'bin'/'gs'
+    gs.write_text(f'#!/bin/sh\ntouch {tmp_path}/started\n'); gs.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path/"bin"}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setattr('PIL.EpsImagePlugin.gs_binary', None)
+    for p in write(tmp_path, {'x.eps': encoded(PLAIN, 'eps'), 'x.png': encoded(PLAIN, 'eps')}):
+        with pytest.raises(FsicError, match='no image format that is known here'): open_rgb(p)
+    assert not (tmp_path/'started').exists()
+    with pytest.raises(Exception): Image.open(tmp_path/'x.png').load()                                    # Pillow alone would
+    assert (tmp_path/'started').exists()
 
 
 # --- many --------------------------------------------------------------------------------------------------------------------
@@ -263,4 +329,4 @@ def test_the_real_photographs(photos, tmp_path):
     said = []
     assert prepare_data('coco', photos/'coco', tmp_path/'coco.jsonl', say=said.append)==0
     s = read_manifest(tmp_path/'coco.jsonl')
-    assert len(s)==251 and all(p.is_file() for p in s.paths) and '251 images are whole, 0 are broken' in said[1]
+    assert len(s)==251 and all(p.is_file() for p in s.paths) and '251 images are whole, 0 are broken' in '\n'.join(said)

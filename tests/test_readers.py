@@ -6,7 +6,8 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
 from fsic_nb.core import FsicError
-from fsic_nb.readers import (IMATERIALIST_MAP, NUSWIDE_NAMES, READERS, _zero_one, inside, read, read_coco, read_csv, read_folder, read_imaterialist, read_nuswide)
+from fsic_nb.readers import IMATERIALIST_MAP, NUSWIDE_NAMES, READERS, _zero_one, read, read_imaterialist, read_nuswide
+from fsic_nb.records import inside
 
 def names_of(s): return {p.name: {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
 
@@ -31,13 +32,12 @@ def test_what_is_let_in_stays_in(name):
     assert os.path.commonpath(['/data/images', os.path.normpath(p)])=='/data/images'
 
 def test_read_knows_all_and_suggests():
-    assert list(READERS)==['voc', 'coco', 'nuswide', 'imaterialist', 'folder', 'csv']
+    assert list(READERS)==['voc', 'coco', 'nuswide', 'imaterialist', 'folder', 'csv', 'manifest']
     for wrong, near in (('imaterialst', 'imaterialist'), ('Coco', 'coco'), ('nus-wide', 'nuswide')):
         with pytest.raises(FsicError, match=f"data '{wrong}'.*did you mean.*{near}"): read(wrong, 'x')
     for data in READERS:
         with pytest.raises(FsicError, match='nowhere') as e: read(data, 'nowhere')
         assert '\n' not in str(e.value)
-    with pytest.raises(FsicError, match="files='some': use 'all', 'present' or 'unchecked'"): read_csv_text('a.jpg,x', files='some')
 
 
 # --- NUS-WIDE --------------------------------------------------------------------------------------------------------------
@@ -62,7 +62,10 @@ def test_nuswide_is_read_back(tmp_path_factory, truth, end, divided):
     root = write_nus(tmp_path_factory.mktemp('nus'), truth+[{'sky'}], split=1 if divided else None, end=end)
     s = read_nuswide(root)
     assert names_of(s)=={f'{k:04d}_{k+100}.jpg': v for k, v in enumerate(truth+[{'sky'}]) if v} and s.names==NUSWIDE_NAMES
-    assert (s.info['listed'], s.info['left_out'], s.info['twice'])==(len(truth)+1, sum(not v for v in truth), 0)
+    assert s.info['listed']==len(truth)+1
+    assert s.info['left_out']=={'photographs listed twice': 0, 'images without a label': sum(not v for v in truth), 'images without a file': 0}
+    assert s.parts==(['train' if k<1 else 'test' for k, v in enumerate(truth+[{'sky'}]) if v] if divided else ['']*len(s))
+    assert len(read_nuswide(root, negatives=True))==len(truth)+1
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(['0', '1', '1 ', '\t0', '0\r', '-1130179', '', '2', '10', '01', 'x']), min_size=1, max_size=5), st.data())
@@ -86,7 +89,7 @@ def test_bytes_that_only_look_like_two_lines(tmp_path, text):
 
 def test_nuswide_a_photograph_listed_twice_counts_once(tmp_path):
     s = read_nuswide(write_nus(tmp_path, [{'sky'}, {'sky', 'sun'}, {'sun'}], ['a\\0001_7.jpg', 'b\\0002_7.jpg', 'b\\0003_8.jpg']))
-    assert names_of(s)=={'0001_7.jpg': {'sky'}, '0003_8.jpg': {'sun'}} and s.info['twice']==1
+    assert names_of(s)=={'0001_7.jpg': {'sky'}, '0003_8.jpg': {'sun'}} and s.info['left_out']['photographs listed twice']==1
 
 def put(text): return lambda f: (f.parent.mkdir(exist_ok=True), f.write_text(text))
 @pytest.mark.parametrize('rel, change, says', [
@@ -131,7 +134,7 @@ def test_imaterialist_is_read_back(tmp_path_factory, train, validation, spell):
     s = read_imaterialist(write_imat(tmp_path_factory.mktemp('imat'), train, validation, spell=spell))
     got = {(p.parent.name, int(p.stem)): {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
     assert got=={(part, k+1): v for part, t in (('train', train), ('validation', validation)) for k, v in enumerate(t) if v}
-    assert s.names==NAMES and s.info['annotations']==['train.json', 'validation.json']
+    assert s.names==NAMES and s.parts==[dict(train='train', validation='val')[p.parent.name] for p in s.paths]
 
 def test_imaterialist_names(tmp_path):
     s = read_imaterialist(write_imat(tmp_path, [{'V-Necks'}], mapped=False, ids=('1', '2', '228')))
@@ -144,7 +147,7 @@ def test_imaterialist_names(tmp_path):
     for text in ('id,name\n1,a\n', 'labelId,labelName\n1\n', 'labelId,labelName\n1,\n', 'labelId,labelName\nx,a\n', ''):
         (tmp_path/'map.csv').write_text(text)
         with pytest.raises(FsicError, match='map.csv: expected columns'): read_imaterialist(tmp_path, tmp_path/'map.csv')
-    for text, says in (('1,a\n1,b\n', 'labels: id 1 appears 2 times'), ('228,a\n2,a\n', '2 times in names')):
+    for text, says in (('1,a\n1,b\n', 'labels: id 1 appears 2 times'), ('228,a\n2,a\n', "'a' appears twice in names")):
         (tmp_path/'map.csv').write_text('labelId,labelName\n'+text)
         with pytest.raises(FsicError, match=says): read_imaterialist(tmp_path, tmp_path/'map.csv')
 
@@ -164,91 +167,8 @@ def test_imaterialist_images_that_could_not_be_fetched(tmp_path):
     (tmp_path/'train'/'2.jpg').unlink(); (tmp_path/'validation'/'1.jpg').write_bytes(b'')
     with pytest.raises(FsicError, match=r'train.json, image 2: .*2.jpg is missing, as 2 of 3'): read_imaterialist(tmp_path)
     s = read_imaterialist(tmp_path, files='present')
-    assert len(s)==1 and s.info['missing']==2
+    assert len(s)==1 and s.info['left_out']['images without a file']==2
     assert len(read_imaterialist(tmp_path, files='unchecked'))==3
-
-
-# --- CSV -----------------------------------------------------------------------------------------------------------------------
-
-def read_csv_text(text, folder=None, encoding='utf-8', **kw):
-    with tempfile.TemporaryDirectory() as d:
-        f = (folder or Path(d))/'mine.csv'
-        f.write_bytes(text.encode(encoding))
-        return read_csv(f, **{'files': 'unchecked', **kw})
-
-word = st.text(alphabet='abäß日 -\'"', min_size=1, max_size=5).map(str.strip).filter(bool)
-@settings(deadline=None)
-@given(st.lists(word, min_size=1, max_size=4, unique_by=str.casefold), st.data(), st.booleans(), st.sampled_from(['utf-8', 'utf-8-sig']))
-def test_csv_is_read_back(labels, data, head, encoding):
-    truth = data.draw(truths(labels))
-    f = io.StringIO()
-    w = csv.writer(f)
-    if head: w.writerow(['image', 'labels'])
-    for k, v in enumerate(truth): w.writerow([f'Größe {k},"日".jpg', ';'.join(v)])
-    s = read_csv_text(f.getvalue(), encoding=encoding)
-    assert names_of(s)=={f'Größe {k},"日".jpg': v for k, v in enumerate(truth) if v} and s.names==sorted({n for v in truth for n in v})
-    assert s.name=='mine' and s.info==dict(file='mine.csv', listed=len(truth), left_out=sum(not v for v in truth))
-
-@pytest.mark.parametrize('text, says', [
-    ('a.jpg,x\na.jpg,y\n', 'mine.csv, line 2: a.jpg is listed already ('), ('a.jpg,x\nb/../a.jpg,y', "file name 'b/../a.jpg' leads out"),
-    ('image,labels\na.jpg,x;y;x', "line 2: label 'x' appears twice"), ('a.jpg,Cat\nb.jpg,cat', "line 2: label 'cat' is spelt 'Cat' in"),
-    ('a.jpg', "line 1: expected image,label1;label2 (two columns), found 1: 'a.jpg'"), ('a.jpg,x,y', 'found 3'), ('a.jpg;x', "found 1: 'a.jpg;x'"),
-    ('/etc/a.jpg,x', 'leads out'), (',x', "file name '' leads out"), ('a.jpg,"x', 'line 1: no valid CSV'), ('', 'no row has a label'), ('a.jpg,;', 'no row has a label')])
-def test_a_spoilt_csv_names_the_line(text, says):
-    with pytest.raises(FsicError, match=re.escape(says)) as e: read_csv_text(text)
-    assert '\n' not in str(e.value)
-
-def test_csv_files_and_folders(tmp_path):
-    (tmp_path/'labels.csv').write_text('p/a.jpg,x\n')
-    (tmp_path/'p').mkdir(); (tmp_path/'p'/'a.jpg').write_bytes(b'x')
-    s = read_csv(tmp_path)
-    assert s.paths==[tmp_path/'p'/'a.jpg'] and s.name==tmp_path.name
-    (tmp_path/'labels.csv').write_text('a.jpg,x\n')
-    with pytest.raises(FsicError, match='labels.csv, line 1: .*a.jpg is missing'): read_csv(tmp_path)
-    assert len(read_csv(tmp_path, folder=tmp_path/'p'))==1
-    (tmp_path/'labels.csv').write_bytes('Größe.jpg,x'.encode('latin-1'))
-    with pytest.raises(FsicError, match='labels.csv: byte 2 is not UTF-8'): read_csv(tmp_path)
-    with pytest.raises(FsicError, match='none.csv: cannot be read'): read_csv(tmp_path/'none.csv')
-
-
-# --- folders -----------------------------------------------------------------------------------------------------------------
-
-@settings(deadline=None, max_examples=25)
-@given(truths(['cat', 'dog', 'Vögel']), st.data())
-def test_folders_are_read_back(tmp_path_factory, truth, data):
-    "Copies under any name, in sub-folders or not."
-    root = tmp_path_factory.mktemp('f')/'pets'
-    for k, v in enumerate(truth):
-        for n in v:
-            f = root/n/data.draw(st.sampled_from(['', 'more']))/f'{data.draw(st.sampled_from("ab"))}{k}.JPG'
-            f.parent.mkdir(parents=True, exist_ok=True); f.write_bytes(b'picture %03d' % k)      # all of one size
-    s = read_folder(root)
-    got = {p.read_bytes(): {n for n, v in zip(s.names, row) if v} for p, row in zip(s.paths, s.labels)}
-    assert got=={b'picture %03d' % k: v for k, v in enumerate(truth) if v} and len(s)==len(got)
-    assert s.names==sorted(d.name for d in root.iterdir()) and s.name=='pets' and s.info['files']==sum(map(len, truth))
-
-def test_folders_what_is_left_aside_and_what_is_an_error(tmp_path):
-    for f, b in {'cat/a.jpg': b'1', 'cat/a.txt': b'2', 'cat/.a.jpg': b'3', '.git/a.jpg': b'4', '__MACOSX/a.jpg': b'5', 'Thumbs.db': b'6', 'dog/a.jpg': b'7', 'dog/b.heic': b'8'}.items():
-        (tmp_path/f).parent.mkdir(exist_ok=True); (tmp_path/f).write_bytes(b)
-    s = read_folder(tmp_path)
-    assert [p.relative_to(tmp_path).as_posix() for p in s.paths]==['cat/a.jpg', 'dog/a.jpg', 'dog/b.heic'] and s.info['others']==2
-    for f in ('cat/e.jpg', 'dog/f.jpg'): (tmp_path/f).write_bytes(b'')
-    with pytest.raises(FsicError, match='folder cat: .*e.jpg is empty, as 2 of 5'): read_folder(tmp_path)
-    assert len(read_folder(tmp_path, files='unchecked'))==5                 # two empty files are not the same image
-    assert len(read_folder(tmp_path, files='present'))==3
-    (tmp_path/'horse').mkdir()
-    with pytest.raises(FsicError, match='horse: no image is in this folder'): read_folder(tmp_path)
-    shutil.rmtree(tmp_path/'horse'); (tmp_path/'lost.PNG').write_bytes(b'x')
-    with pytest.raises(FsicError, match="lost.PNG: lies in no label's folder"): read_folder(tmp_path)
-    with pytest.raises(FsicError, match='no folder with images'): read_folder(empty(tmp_path))
-
-def empty(d): (d/'empty').mkdir(); return d/'empty'
-
-@pytest.mark.skipif(not hasattr(os, 'symlink'), reason='no symbolic links here')
-def test_a_link_is_the_image_it_points_to(tmp_path):
-    for d in ('cat', 'sofa'): (tmp_path/d).mkdir()
-    (tmp_path/'cat'/'a.jpg').write_bytes(b'x'); (tmp_path/'sofa'/'link.jpg').symlink_to(tmp_path/'cat'/'a.jpg')
-    assert names_of(read_folder(tmp_path))=={'a.jpg': {'cat', 'sofa'}}
 
 
 # --- the real annotations, where they are ----------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 "Word vectors: every file shape, every kind of damage, and the label sets people use."
-import gzip, struct, subprocess, sys
+import gzip, re, struct, subprocess, sys, unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from fsic_nb import words as W
 from fsic_nb.core import FsicError
-from fsic_nb.words import detect_format, label_vectors, load_words, suggest, to_keyed_vectors, tokens
+from fsic_nb.words import JOINED, TOP, detect_format, find_words, known_labels, label_vectors, load_words, suggest, to_keyed_vectors, tokens
 
 VOC = '''aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa
 train tvmonitor'''.split()
@@ -113,6 +113,23 @@ def test_of_a_word_that_appears_twice_the_first_vector_counts(tmp_path, kind):
     assert kv.index_to_key==['cat', 'owl'] and kv['cat'].tolist()==[1.5, 2] and len(kv.vectors)==2
 
 
+@pytest.mark.parametrize('kind', ['glove', 'word2vec'])
+@pytest.mark.parametrize('zipped', [False, True])
+def test_files_saved_by_windows(tmp_path, kind, zipped):
+    names, vectors = ['cat', 'dog', 'Käse'], np.eye(3, dtype=np.float32)
+    data = b'\xef\xbb\xbf'+write(tmp_path/'v.txt', kind, names, vectors).read_bytes().replace(b'\n', b'\r\n')
+    (tmp_path/'w.txt').write_bytes(gzip.compress(data) if zipped else data)
+    kv = load_words(tmp_path/'w.txt')
+    assert kv.index_to_key==names and np.array_equal(kv.vectors, vectors)
+
+
+@pytest.mark.parametrize('data,line', [(b'3 100\ncat 9:0.022 14:0.3\n', 2), (b'cat 9:-1e-3 14:0.3\ndog 2:1\n', 1), ('3 9\n猫 1:.5\n'.encode(), 2)])
+def test_sparse_vectors_are_named(tmp_path, data, line):
+    (tmp_path/'v.txt').write_bytes(data)
+    with pytest.raises(FsicError, match=rf'v.txt, line {line}: .* is a sparse vector \(index:value\)') as e: load_words(tmp_path/'v.txt')
+    assert '\n' not in str(e.value)
+
+
 @pytest.mark.parametrize('data,says', [
     (b'', 'neither GloVe nor word2vec'), (b'hello\n', 'neither GloVe nor word2vec'), (b'PK\x03\x04', 'an archive'),
     (b'\x80\x04\x95', 'a pickle'), (b'3 2\ncat 1 2\n', 'only 1 are there'), (b'cat 1 nan\n', 'not finite'),
@@ -180,6 +197,56 @@ def test_unknown_words_name_label_word_and_neighbours():
 
 
 def test_empty(): assert label_vectors(load_words(), []).shape==(0, 50)
+
+
+def plain_vectors(words, names):
+    "The rule for names of well-kept data sets: split at blanks and hyphens, lower case, mean."
+    split = [[t for w in re.split(r'[\s_\-/,;:()]+', n.lower()) if w for t in JOINED.get(w, w).split()] for n in names]
+    return np.stack([np.mean([words[t] for t in ts], 0) for ts in split]).astype(np.float32), split
+
+def test_names_of_data_sets_keep_their_vectors():
+    "To the last bit; the labels of the scenes are read with hyphens as blanks."
+    from fsic_nb.protocols import COCO_NAMES
+    from fsic_nb.readers import NUSWIDE_NAMES
+    from fsic_nb.scenes import concepts
+    from fsic_nb.voc import VOC_NAMES
+    names = [*VOC_NAMES, *COCO_NAMES, *NUSWIDE_NAMES, *(c.name.replace('-', ' ') for c in concepts())]
+    want, split = plain_vectors(load_words(), names)
+    assert np.array_equal(label_vectors(load_words(), names), want) and known_labels(load_words(), names).all()
+    assert [tokens(n) for n in names]==split
+
+
+@pytest.mark.parametrize('name,words', [
+    ('AnnualCrop', 'annual crop'), ('SeaLake', 'sea lake'), ('HerbaceousVegetation', 'herbaceous vegetation'), ('longsleeve', 'long sleeve'),
+    ('trafficlight', 'traffic light'), ('001.Black_footed_Albatross', 'black footed albatross'), ("driver's seat", 'driver seat'),
+    ('driver’s seat', 'driver seat'), ('bottle #2', 'bottle'), ('bottle2', 'bottle'), ('17_bottle', 'bottle'), ('T-Shirt', 't-shirt'), ('x-ray', 'x-ray'),
+    ('TVMonitor', 'tv monitor'), ('Potted_Plant', 'potted plant'), ('iPhone', 'iphone'), ('red.panda', 'red panda'), ('Señorita', 'señorita'),
+    ('Käse tábles', 'kase tables'), ('hard-hats-kx4zq', 'hard hats'), ('7 up', 'up'), ('42', '42'),
+    ('SKU-4711', ''), ('n01440764', ''), ('a3f9c2', ''), ('猫', ''), ('🍕', ''), ('---', ''), ('xqzzvkw', '')])
+def test_labels_as_people_write_them(name, words):
+    for form in ('NFC', 'NFD'): assert ' '.join(find_words(load_words(), unicodedata.normalize(form, name))[0])==words
+    assert known_labels(load_words(), [name]).tolist()==[bool(words) and not words.isdecimal()]
+
+
+COMMON = [w for w in load_words().index_to_key[:3000] if re.fullmatch('[a-z]{3,}', w)]
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(COMMON), min_size=1, max_size=3), st.sampled_from(['_', ' ', '/', '-', '.', 'case', ' & ']), st.integers(-1, 999))
+def test_spellings_of_folders_have_the_vector_of_their_words(words, joint, number):
+    "Joined by anything and numbered or not; unless the whole is a word of its own, as check-in is."
+    name = ''.join(w.title() for w in words) if joint=='case' else joint.join(words)
+    if len(words)>1 and joint in '-.case' and name.lower() in load_words(): return
+    if number>=0: name = f'{number:03}.{name}'
+    assert np.array_equal(label_vectors(load_words(), [name]), label_vectors(load_words(), [' '.join(words)]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=12))
+def test_any_text_may_be_a_label(name):
+    g = label_vectors(load_words(), [name], skip=True)
+    assert np.isfinite(g).all() and (g.any() or not known_labels(load_words(), [name])[0])
+    known, unknown = find_words(load_words(), name)
+    assert all(w in load_words() for w in known)
 
 
 @settings(max_examples=15, deadline=None)

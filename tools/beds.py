@@ -27,11 +27,12 @@ from fsic_nb.cache import Cache
 from fsic_nb.core import keep_freed_memory, read_json, rng, say, write_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import collate
-from fsic_nb.experiment import Experiment, Options, choose_backbone, coco_episodes, prepare
+from fsic_nb.experiment import Experiment, choose_backbone, prepare, widest_episodes
 from fsic_nb.metrics import average_precision, interval
 from fsic_nb.named import blur, name_points
 from fsic_nb.names import class_cosines, class_prior, class_texts
 from fsic_nb.probes import PRIOR, ridge, space_vector
+from fsic_nb.protocols import Options
 from fsic_nb.recipes import build_methods, fit
 from fsic_nb.refine import cosines, keep_helpful
 from fsic_nb.support import StoredFeatures, can_score, load_episodes
@@ -246,7 +247,8 @@ def from_part(part):
 
 def masked(bed, shots, n):
     "Draw masked episodes of as many of the bed's labels as the images allow."
-    return coco_episodes(bed.images, bed.names, shots, n=max(20, n))
+    split = LabelSplit(bed.images.name, [], [], bed.names)
+    return widest_episodes(bed.images, split, shots, n=max(20, n), protocol='masked')
 
 
 class Beds:

@@ -32,7 +32,7 @@ from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_j
 from fsic_nb.data import LabelSplit
 from fsic_nb.embed import copy_layer, score
 from fsic_nb.evaluate import evaluate, records, words_only
-from fsic_nb.experiment import coco_episodes, prepare
+from fsic_nb.experiment import prepare, widest_episodes
 from fsic_nb.metrics import average_precision, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.named import fit_space
@@ -238,7 +238,8 @@ def probe_rows(exp, n, coco=None):
     for row, method in [*name_choices(exp, space), *probe_choices(exp, space)]: add(row, base, drawn, method)
     if coco is None: return rows
     seen = [x for x in coco.images.names if x not in coco.split.labels('test')]
-    drawn = {k: coco_episodes(coco.images, seen, k, n=n) for k in SHOTS}
+    split = LabelSplit(coco.images.name, [], [], seen)
+    drawn = {k: widest_episodes(coco.images, split, k, n=n, protocol='masked') for k in SHOTS}
     for row, method in name_choices(coco, space): add(row, coco, drawn, method)
     return rows
 

@@ -48,6 +48,7 @@ OPTIONAL = {
     'skimage': 'extra demo: textures for the scenes',
     'sklearn': 'extras demo and bench: what metrics are compared with',
     'easyfsl': 'extra bench: what speed is compared with',
+    'pillow_heif': 'no requirement at all: reads HEIC where a user has installed it',
     'gensim': 'a requirement, but seconds to import and not needed for the packaged words',
     'IPython': 'no requirement at all: there where a notebook runs, and called only from one'}
 

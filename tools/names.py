@@ -26,7 +26,7 @@ from fsic_nb.core import keep_freed_memory, rng, say, write_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate
-from fsic_nb.experiment import coco_episodes, draw_test, prepare
+from fsic_nb.experiment import draw_test, prepare, widest_episodes
 from fsic_nb.features import extract
 from fsic_nb.metrics import interval, paired_interval
 from fsic_nb.named import Named, evidence, fit_named, fit_space, name_points
@@ -51,7 +51,8 @@ def validation(exp, n):
         split = LabelSplit('voc, base labels', train=['cat'], val=BASE, test=['dog'])
         return {k: replace(exp, split=split).episodes('val', k) for k in SHOTS}
     names = [x for x in exp.images.names if x not in exp.split.labels('test')]
-    return {k: coco_episodes(exp.images, names, k, n=max(n, 20)) for k in SHOTS}
+    split = LabelSplit(exp.images.name, [], [], names)
+    return {k: widest_episodes(exp.images, split, k, n=max(n, 20), protocol='masked') for k in SHOTS}
 
 
 def tests(exp, n):
