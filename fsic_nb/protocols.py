@@ -20,7 +20,7 @@ from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES
 from .episodes import (TRIES, Episode, assign_images, check_ranking, find_others,
-                              known_labels, members_of, raise_few_others)
+                              known_pairs, members_of, raise_few_others)
 from .readers import NUSWIDE_NAMES
 
 # %% ../nbs/05b_protocols.ipynb #5c352585
@@ -446,7 +446,7 @@ def __getitem__(self:FixedEpisodes,
     if self.queries!='all': query = self._drawn(int(e), query)
     if self.negatives: query = np.concatenate([query, self._drawn_others(int(e))])
     y, y_query = (self.images.labels[np.ix_(ids, self.cols)] for ids in (support, query))
-    known = [known_labels(self.images, ids, self.cols) for ids in (support, query)]
+    known = [known_pairs(self.images, ids, self.cols) for ids in (support, query)]
     for n, k in zip(self.names, y_query.sum(0)):
         if not k:
             raise FsicError(f'run {list(self.runs)[e]}: no image is left to ask about {n}; '

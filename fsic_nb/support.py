@@ -150,7 +150,7 @@ def _yes_no(
                         'say in known which labels are unknown.')
     return t.bool()
 
-def _words(
+def _word_vectors(
     g, # word vectors (*b, N, W); None, or anything that is no table, stays as it is
     y:Bool[Tensor, "*b S N"], # labels
 ):
@@ -190,7 +190,7 @@ class Support:
         self.x = x
         self.y = _yes_no(y, 'Support, y')
         _check_rows(self.y, x.shape)
-        self.look_up = g if callable(g) else _words(g, self.y)
+        self.look_up = g if callable(g) else _word_vectors(g, self.y)
         self.labels = None if labels is None else np.asarray(labels)
         self.known = where_unknown(known, self.y)
         if labels is not None and self.labels.shape!=(*self.y.shape[:-2], self.y.shape[-1]):
