@@ -331,8 +331,7 @@ class Laso(nn.Module):
         if known is not None: either = either&known[..., j, :]&known[..., k, :]
         ab = torch.cat([a, b], -1)
         ba = torch.cat([b, a], -1)
-        P = mean_prototypes(z, y)
-        P = P+mean_prototypes((self.union(ab)+self.union(ba))/2, either)
+        P = mean_prototypes(z, y)+mean_prototypes((self.union(ab)+self.union(ba))/2, either)
         return P+mean_prototypes((self.inter(ab)+self.inter(ba))/2, ya&yb)
 
     def forward(self, support:Support): # a scorer: query Features -> logits (..., Q, N)

@@ -103,9 +103,10 @@ def evaluate(
     return {name: dict(seconds=r['seconds'], **_join(r['metrics'])) for name, r in out.items()}
 
 # %% ../nbs/22_evaluate.ipynb #8a9f75c4
-def _spread(values)->tuple: # mean and half-width; the latter None for one episode
-    "Compute a mean over episodes and its 95 % interval, if there is one."
-    return interval(values) if len(values)>1 else (float(values[0]), None)
+def _spread(values, base=0.)->tuple: # mean and half-width; the latter None for one episode
+    "Compute a mean (difference) over episodes and its 95 % interval, if there is one."
+    rest = values-base
+    return interval(rest) if len(rest)>1 else (float(rest[0]), None)
 
 def _percent(x): return None if x is None else round(100*float(x), 3)
 
@@ -122,6 +123,7 @@ def _of_labels(
     return dict(chance=_percent(r['chance'].mean()), ap={n: _percent(x) for n, x in ap.items()},
                 positives={n: round(float(x), 2) for n, x in positives.items()})
 
+# %% ../nbs/22_evaluate.ipynb #53f8a0b8
 def records(
     results:dict,       # from `evaluate`
     episodes:Episodes|FixedEpisodes, # the episodes they were scored on
@@ -142,7 +144,7 @@ def records(
         if episodes.negatives: row['negatives'] = episodes.negatives
         if isinstance(episodes, FixedEpisodes): row['supports'] = fingerprint(episodes.runs)
         if baseline in results:
-            d, ci = _spread(r['map']-results[baseline]['map'])
+            d, ci = _spread(r['map'], results[baseline]['map'])
             row.update(diff=round(100*d, 3), diff_ci95=_percent(ci), baseline=baseline)
         rows.append(row)
     return rows

@@ -20,7 +20,7 @@ from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES
 from .episodes import (TRIES, Episode, assign_images, check_ranking, find_others,
-                              known_labels, members_of, raise_few_others)
+                              known_pairs, members_of, raise_few_others)
 from .readers import NUSWIDE_NAMES
 
 # %% ../nbs/05b_protocols.ipynb #5c352585
@@ -414,12 +414,9 @@ class FixedEpisodes:
         check_ranking(len(self.names), negatives, f'{images.name}, {part}')
         self.cols = images.index(self.names)
         self.usable = select(images, self.names, protocol)
-        self.pool = self.usable
-        self.others = find_others(images, self.names, self.cols, protocol)
-        if pool is not None:
-            pool = np.asarray(pool, int)
-            self.pool = np.intersect1d(self.usable, pool)
-            self.others = np.intersect1d(self.others, pool)
+        pool = np.arange(len(images)) if pool is None else np.asarray(pool, int)
+        both = self.usable, find_others(images, self.names, self.cols, protocol)
+        self.pool, self.others = (np.intersect1d(ids, pool) for ids in both)
         by_name = _by_name(images)
         self.supports = []
         for r, run in runs.items():
@@ -448,15 +445,14 @@ def __getitem__(self:FixedEpisodes,
     query = np.setdiff1d(self.pool, support)
     if self.queries!='all': query = self._drawn(int(e), query)
     if self.negatives: query = np.concatenate([query, self._drawn_others(int(e))])
-    both = support, query
-    y, y_query = (self.images.labels[np.ix_(ids, self.cols)] for ids in both)
-    known, known_query = (known_labels(self.images, ids, self.cols) for ids in both)
+    y, y_query = (self.images.labels[np.ix_(ids, self.cols)] for ids in (support, query))
+    known = [known_pairs(self.images, ids, self.cols) for ids in (support, query)]
     for n, k in zip(self.names, y_query.sum(0)):
         if not k:
             raise FsicError(f'run {list(self.runs)[e]}: no image is left to ask about {n}; '
                             'give a larger pool.')
     return Episode(support, query, self.cols, y, y_query, int(e), 0, self.shots, self.queries,
-                   known, known_query)
+                   *known)
 
 @patch
 def _drawn_others(self:FixedEpisodes, e:int)->Int[np.ndarray, "n"]:

@@ -45,6 +45,19 @@ def _check_finite(
         raise FsicError(f'{what}: NaN or inf in {int(bad.sum())} of {bad.numel()} images, the '
                         f'first at {bad.nonzero()[0].tolist()}; mend or leave out those images.')
 
+# %% ../nbs/08_support.ipynb #bbf7257b
+def _given_means(
+    means, # of every image (*b, n, C)
+    own:Float[Tensor, "*b C"]|None, # the means of the local features, if there are any
+)->Float[Tensor, "..."]:
+    "Return means as a tensor, or raise unless they are finite and fit the local features."
+    means = _numbers(means, 'Features, means', 'images, channels')
+    _check_finite(means, 'Features, means')
+    if own is not None and own.shape!=means.shape:
+        raise FsicError(f'Features, means: {tuple(means.shape)}, but those of the local features '
+                        f'are {tuple(own.shape)}; leave the means out.')
+    return means
+
 # %% ../nbs/08_support.ipynb #986ca65b
 class Features:
     "Hold the local features of n images and their means."
@@ -54,20 +67,14 @@ class Features:
         means=None,  # their means (*b, n, C); computed if not given
         ids=None,    # numbers of the images (*b, n), where they have any
     ):
-        if locals is None and means is None:
-            raise FsicError('Features: nothing is given; give local features or their means.')
+        if locals is means is None: raise FsicError('Features: give local features or means.')
         self.locals = None
+        own = None
         if locals is not None:
             self.locals = _numbers(locals, 'Features, locals', 'images, local features, channels')
             own = self.locals.mean(-2)
             _check_finite(own, 'Features, locals')
-        if means is not None:
-            self.means = _numbers(means, 'Features, means', 'images, channels')
-            _check_finite(self.means, 'Features, means')
-            if locals is not None and own.shape!=self.means.shape:
-                raise FsicError(f'Features, means: {tuple(self.means.shape)} for local features '
-                                f'{tuple(self.locals.shape)}; leave the means out.')
-        else: self.means = own
+        self.means = own if means is None else _given_means(means, own)
         self.ids = None if ids is None else np.asarray(ids)
 
     @property
@@ -89,6 +96,7 @@ def identity(
     "Return `x`; a cache remembers by function, so the plain mean needs one with a name."
     return x
 
+# %% ../nbs/08_support.ipynb #ad2bf349
 class StoredFeatures(Features):
     "Fetch local features and means of images by number."
     def __init__(self,
@@ -142,7 +150,7 @@ def _yes_no(
                         'say in known which labels are unknown.')
     return t.bool()
 
-def _words(
+def _word_vectors(
     g, # word vectors (*b, N, W); None, or anything that is no table, stays as it is
     y:Bool[Tensor, "*b S N"], # labels
 ):
@@ -182,7 +190,7 @@ class Support:
         self.x = x
         self.y = _yes_no(y, 'Support, y')
         _check_rows(self.y, x.shape)
-        self.look_up = g if callable(g) else _words(g, self.y)
+        self.look_up = g if callable(g) else _word_vectors(g, self.y)
         self.labels = None if labels is None else np.asarray(labels)
         self.known = where_unknown(known, self.y)
         if labels is not None and self.labels.shape!=(*self.y.shape[:-2], self.y.shape[-1]):

@@ -6,6 +6,7 @@ from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate, label_table, records, report, table, words_only
 from fsic_nb.metrics import average_precision, chance_level, episode_metrics, paired_interval
+from fsic_nb.show import show_results
 from fsic_nb.support import load_episodes, simpleshot
 
 N_IMAGES, N_LABELS, L, C, W = 120, 6, 4, 8, 5
@@ -88,6 +89,7 @@ def test_records(exp):
     said = []
     report([one], time.perf_counter(), said.append)
     assert '1 episode, seed 0; no interval' in said[0]
+    assert len(show_results([one]).axes)==1                  # a figure without the line of an interval
 
 
 def test_records_of_labels(exp):

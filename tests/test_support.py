@@ -251,8 +251,8 @@ def test_labels_of_any_kind_give_the_same_scores(name, form):
     (lambda: Features('x.jpg'), 'locals: not a table of numbers'),
     (lambda: Features(f.where(f<1e9, torch.nan).index_fill(0, torch.tensor([1]), torch.nan)), 'NaN or inf in 1 of 3 images, the first at [1]'),
     (lambda: Features(None, f.mean(1)/0), 'means: NaN or inf in 3 of 3 images'),
-    (lambda: Features(f, f.mean(1).T), 'means: (6, 3) for local features (3, 9, 6)'),
-    (lambda: Features(), 'nothing is given')])
+    (lambda: Features(f, f.mean(1).T), 'means: (6, 3), but those of the local features are (3, 6)'),
+    (lambda: Features(), 'Features: give local features or means')])
 def test_what_cannot_be_meant_is_one_sentence(spoil, says):
     with pytest.raises(FsicError, match=re.escape(says)) as e: spoil()
     assert str(e.value).count('. ')==0 and str(e.value).endswith('.')
