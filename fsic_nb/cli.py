@@ -90,7 +90,7 @@ def fsic_demo(
     out:str='fsic_demo_out', # folder for results.json and the figures
     seed:int=0, # of scenes, episodes and training
     quick:store_true=False, # a small version that takes about a minute
-    **kwargs,
+    **kwargs, # fields of `Options`
 ):
     "Run everything: images, features, training, scores on unseen labels, a table and figures."
     fsic_nb.studies.demo(data, root, out, seed, quick, **kwargs)
@@ -108,7 +108,7 @@ def fsic_train(
     config:str=None, # a cell: its name (voc_1shot_resnet101_paper) or .toml file; has method, data
     dry_run:store_true=False, # with config: say what it will cost; needs no data, writes nothing
     gpu:str='A100', # with dry_run: the GPU to estimate hours for, A100, H100 or V100
-    **kwargs,
+    **kwargs, # fields of `Options`
 ):
     "Train a method; validation labels choose the weights. With a config: train and score a cell."
     given = [k for k, v in kwargs.items() if v and (k not in READING or k=='negatives')]
@@ -136,7 +136,7 @@ def fsic_evaluate(
     out:str='results.json', # the records
     quick:store_true=False, # the small set of scenes, short trainings
     baseline:str='simpleshot', # the method that differences are to; it is scored, too
-    **kwargs,
+    **kwargs, # fields of `Options`
 ):
     "Score runs and methods on the same episodes. What is not given is as the runs say."
     if episodes is None: episodes = 12 if quick else 200
@@ -154,7 +154,7 @@ def fsic_prepare(
     root:str=None, # where the data lie, as data/README.md shows it (csv: the file)
     out:str=None, # the manifest (default: NAME_manifest.jsonl in this folder)
     workers:int=None, # threads (default: one per processor, at most 8)
-    **kwargs,
+    **kwargs, # fields of `Options`
 ):
     "Check a data set: open all images, write a manifest, list what is broken. No download."
     readers = fsic_nb.readers.READERS
@@ -187,7 +187,7 @@ def fsic_finetune(
     every:int=1_000, # steps between validations
     seed:int=0, # of weights, dropout, augmentation and episodes
     out:str='fsic_tuned', # the run's folder; an unfinished run in it is continued
-    **kwargs, # backbone: resnet50, size: 224 by default
+    **kwargs, # fields of `Options`
 ):
     "Train network and method end to end; several devices: accelerate launch -m fsic_nb finetune."
     options = {k: v for k, v in locals().items() if k not in ('root', 'out', 'kwargs')}
