@@ -165,7 +165,7 @@ def test_methods_have_names_of_their_own_that_fit_the_table():
     ('{"names": ["a"], "p": {"x": [1]}}', 'p, x: expected label numbers from 0 to 0, found [1]'),
     ('{"names": ["a"], "p": {"x": [-1]}}', 'found [-1]'), ('{"names": ["a"], "p": {"x": [true]}}', 'found [True]'),
     ('{"names": ["a"], "p": {"x": 0}}', 'found 0'), ('{"names": ["a"], "p": {"x": ["a"]}}', "found ['a']"),
-    ('{"names": ["a", "a"], "p": {"x": [0]}}', 'a appears 2 times in names'),
+    ('{"names": ["a", "a"], "p": {"x": [0]}}', "'a' appears twice in names"),
     ('{"names": ["a", "b"], "p": {"x": [0]}, "q": {"x": [1]}}', 'q, x: other labels than in another part')])
 @pytest.mark.parametrize('zipped', [False, True])
 def test_spoilt_label_lists(tmp_path, text, says, zipped):
