@@ -100,7 +100,7 @@ def fsic_demo(
 @takes_options()
 def fsic_train(
     method:str='refined', # refined, paper, wagp, relation or laso
-    data:str='scenes', # see fsic_demo; your own images need a --split with training labels
+    data:str='scenes', # see fsic_demo; without --split all labels of your own images are learned
     root:str=None, # where the data lie (see data/README.md); scenes: where to build them
     out:str='fsic_run', # the run's folder; an unfinished run in it is continued
     seed:int=None, # of scenes, episodes and training (default: 0, or the config's)
@@ -154,6 +154,7 @@ def fsic_prepare(
     root:str=None, # where the data lie, as data/README.md shows it (csv: the file)
     out:str=None, # the manifest (default: NAME_manifest.jsonl in this folder)
     workers:int=None, # threads (default: one per processor, at most 8)
+    show:str='', # only draw a few images of every label into this .png, without a manifest
     **kwargs, # fields of `Options`
 ):
     "Check a data set: open all images, write a manifest, list what is broken. No download."
@@ -165,6 +166,7 @@ def fsic_prepare(
         raise FsicError(f'--workers {workers}: expected 1 or more.')
     out = out or f'{data}_manifest.jsonl'
     reading = Options(**kwargs).reading()
+    if show: return fsic_nb.show.draw_labels(data, root, show, **reading)
     sys.exit(fsic_nb.prepare.prepare_data(data, root, out, workers, **reading))
 
 # %% ../nbs/33_cli.ipynb #9062b76c

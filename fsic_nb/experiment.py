@@ -24,7 +24,8 @@ from .episodes import Episodes, TooFewImages, find_others
 from .features import extract
 from .names import LabelWords, class_cosines, class_texts, is_informed
 from .prepare import check_image, map_in_order
-from .protocols import QUERIES, READING, WORDS, Options, choose_split, example_split
+from .protocols import (OWN, QUERIES, READING, WORDS, Options, choose_split, example_split,
+                               split_own)
 from .readers import READERS, read
 from .scenes import QUICK, SceneSet, make_scenes
 from .words import load_words
@@ -162,8 +163,6 @@ def read_images(
     images = read(data, root, **options.reading())
     for line in images.describe(): say(f'          {line}')
     split, protocol, few = choose_split(data, images, options)
-    if split.name=='all labels':
-        say('          no --split: every label is a test label, and nothing is trained')
     for name, n in few.items():
         say(f'          {name} is left out of validation: {n} usable images')
     return images, split, None, protocol
@@ -171,9 +170,10 @@ def read_images(
 def check_training(
     images:ImageSet,
     split:LabelSplit,
-):
-    "Raise unless a split has labels to train on, with one that has."
-    if split.labels('train'): return
+)->LabelSplit: # the same, or one that trains on all labels where nobody gave a split
+    "Choose what to train on; a split without training labels is an error that shows one with some."
+    if split.labels('train'): return split
+    if split.name==OWN: return split_own(images, 'train')
     raise FsicError(f'{images.name}: split {split.name} has no training labels; give --split FILE '
                     f'with some, such as {example_split(images.names, train=True)}.')
 
@@ -231,7 +231,7 @@ def prepare(
     seed:int=0,         # of the scenes
     quick:bool=False,   # the small set of scenes
     say=say,            # called with one line a step
-    check:Callable|None=None, # (images, split) -> None; raises before features are extracted
+    check:Callable|None=None, # (images, split) -> split or None; raises before anything is extracted
     **options,          # the fields of `Options`, such as split, backbone and size
 )->Experiment:
     "Build or read the images and extract their features; words are looked up when they are read."
@@ -242,7 +242,8 @@ def prepare(
     images, split, scenes, protocol = read_images(data, root, seed, quick, say, options)
     say(f'images    {len(images):,} images, {len(images.names)} labels, '
         f'{time.perf_counter()-start:.1f} s')
-    if check: check(images, split)
+    if check: split = check(images, split) or split
+    if split.name==OWN: say(f'          no --split: {split.source}')
     start = time.perf_counter()
     images, store = extract_whole(images, bb, options.files, say)
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'

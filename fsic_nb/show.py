@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'HEAT', 'COLD', 'DATA_NAMES', 'style', 'label_colours', 'save_figure', 'small', 'show_image', 'show_places',
-           'show_episode', 'show_kept', 'show_labels', 'show_results']
+           'show_episode', 'show_kept', 'show_labels', 'draw_labels', 'show_results']
 
 # %% ../nbs/06_show.ipynb #0ab56cec
 import io, textwrap
@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
-from .core import FsicError, atomic, rng
+from .core import FsicError, atomic, check_out, rng, say
 from .pictures import open_rgb
 from .protocols import METHOD_NAMES
+from .readers import read
 from .scenes import cell_shares
 
 # %% ../nbs/06_show.ipynb #8cf68733
@@ -415,6 +416,20 @@ def show_labels(
             others = [images.names[o] for o in np.flatnonzero(images.labels[i]) if o!=c]
             s.labels(x, y+size, others, colours, size)
     return s.fig
+
+def draw_labels(
+    data:str, # a key of `READERS`
+    root:str|Path, # the data set's folder, or the file that lists the images
+    out:str|Path, # the .png to write
+    **options, # further arguments of the reader
+):
+    "Read a data set, say what was understood, and draw a few images of every label."
+    check_out(Path(out))
+    images = read(data, root, **{'files': 'present', **options})
+    for line in images.describe(): say(line)
+    style()
+    save_figure(show_labels(images), out, 600)
+    say(f'images of every label: {out}')
 
 # %% ../nbs/06_show.ipynb #5a669374
 DATA_NAMES = dict(scenes='composed scenes', voc='PASCAL VOC', coco='COCO', nuswide='NUS-WIDE',

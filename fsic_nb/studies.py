@@ -199,7 +199,7 @@ def tune(
     asked = Options(**reading)
     options = replace(asked, split=cell.split, protocol=cell.protocol)
     images, split, _, protocol = read_images(cell.data, root, seed, False, say, options)
-    check_training(images, split)
+    split = check_training(images, split)
     read = [*split.labels('train'), *split.labels('val')]
     words = LabelWords(images.names, cell.words, read, say)[:]
     exp = Experiment(cell.data, images, split, None, words, None, protocol, cell.queries)
