@@ -320,7 +320,7 @@ def list_left_out(
 )->str: # empty if none is
     "List the test labels that are left out, with their images."
     kept = episodes.split.labels('test')
-    count = dict(zip(exp.images.names, exp.images.counts()))
+    count = dict(zip(exp.images.names, exp.images.counts().tolist()))
     out = [f'{x} ({count[x]} image{"s"*(count[x]!=1)})' for x in exp.split.labels('test')
            if x not in kept]
     more = [f'{len(out)-most} more'] if len(out)>most else []
