@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATA', 'SCENES', 'PHOTOGRAPHS', 'Experiment', 'say_centre', 'check_data', 'check_options', 'read_images',
            'check_training', 'choose_backbone', 'take_whole', 'extract_whole', 'prepare', 'widest_episodes', 'can_draw',
-           'suggest_options', 'ask_without', 'draw_test']
+           'list_left_out', 'suggest_options', 'ask_without', 'draw_test']
 
 # %% ../nbs/07_experiment.ipynb #5e0d2700
 import os, time
@@ -314,6 +314,19 @@ def can_draw(
     except TooFewImages: return False
     return True
 
+def list_left_out(
+    exp:Experiment,
+    episodes:Episodes, # from `widest_episodes`
+    most:int=30,       # labels that are named
+)->str: # empty if none is
+    "List the test labels that are left out, with their images."
+    kept = episodes.split.labels('test')
+    count = dict(zip(exp.images.names, exp.images.counts().tolist()))
+    out = [f'{x} ({count[x]} image{"s"*(count[x]!=1)})' for x in exp.split.labels('test')
+           if x not in kept]
+    more = [f'{len(out)-most} more'] if len(out)>most else []
+    return ', '.join(out[:most]+more)
+
 def suggest_options(
     exp:Experiment,
     shots:int,  # K
@@ -332,10 +345,7 @@ def suggest_options(
     try: eps = widest_episodes(exp.images, exp.split, shots, n, seed, queries=exp.queries,
                                protocol=exp.protocol, negatives=exp.options.negatives)
     except FsicError: return '; '.join(out) or 'add images, or leave labels out of the split'
-    kept = eps.split.labels('test')
-    count = dict(zip(exp.images.names, exp.images.counts()))
-    gone = [f'{x} ({count[x]} images)' for x in exp.split.labels('test') if x not in kept]
-    return '; '.join([*out, f'with --few drop {", ".join(gone)} would be left out'])
+    return '; '.join([*out, f'with --few drop {list_left_out(exp, eps)} would be left out'])
 
 # %% ../nbs/07_experiment.ipynb #d8d76ad7
 def ask_without(
@@ -376,9 +386,8 @@ def draw_test(
     eps = widest_episodes(exp.images, exp.split, shots, max(20, n), seed, queries=exp.queries,
                           protocol=exp.protocol, negatives=exp.options.negatives)
     kept = eps.split.labels('test')
-    count = dict(zip(exp.images.names, exp.images.counts()))
-    out = [f'{x} ({count[x]} images)' for x in names if x not in kept]
-    without = f'; left out: {", ".join(out)}' if out else ''
+    out = list_left_out(exp, eps)
+    without = f'; left out: {out}' if out else ''
     say(f'          {shots}-shot: {len(kept)} of {len(names)} test labels have images enough: '
         f'{", ".join(kept)}{without}')
     return eps
