@@ -57,12 +57,6 @@ class Experiment:
         return np.flatnonzero(~self.images.labels[:, columns].any(1))
 
     @cached_property
-    def basis(self)->Int[np.ndarray, "n"]: # image numbers, ascending
-        "Find the images that a centre or a space is computed of, training images if possible."
-        some = self.training if len(self.training) else self.unseen
-        return some if len(some) else np.arange(len(self.images))
-
-    @cached_property
     def centre(self)->Float[Tensor, "C"]:
         "Compute the mean feature of the images that training may use."
         return self.features.mean_of(self.basis).mean(0)
@@ -74,6 +68,12 @@ class Experiment:
         return None if name.endswith('-tuned') else classifier(name)
 
 # %% ../nbs/07_experiment.ipynb #acc9d447
+@patch(as_prop=True)
+def basis(self:Experiment)->Int[np.ndarray, "n"]: # image numbers, ascending
+    "Find the images that a centre or a space is computed of, training images if possible."
+    some = self.training if len(self.training) else self.unseen
+    return some if len(some) else np.arange(len(self.images))
+
 @patch
 def __repr__(self:Experiment):
     return f'Experiment({self.name!r}, {len(self.images):,} images, split {self.split.name})'
@@ -170,10 +170,11 @@ def read_images(
 def check_training(
     images:ImageSet,
     split:LabelSplit,
+    ask:bool=False, # a split must have been given
 )->LabelSplit: # the same, or one that trains on all labels where nobody gave a split
     "Choose what to train on; a split without training labels is an error that shows one with some."
     if split.labels('train'): return split
-    if split.name==OWN: return split_own(images, 'train')
+    if split.name==OWN and not ask: return split_own(images, 'train')
     raise FsicError(f'{images.name}: split {split.name} has no training labels; give --split FILE '
                     f'with some, such as {example_split(images.names, train=True)}.')
 
@@ -366,6 +367,7 @@ def ask_without(
                     'carries it and every method scores 100 %; add another label, or images '
                     'without any label and --negatives 4.')
 
+# %% ../nbs/07_experiment.ipynb #f4dbb464
 def draw_test(
     exp:Experiment,
     shots:int,  # K

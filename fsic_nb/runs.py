@@ -279,6 +279,7 @@ def check_new_run(
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
     check_same_run(out, about)
 
+# %% ../nbs/20c_runs.ipynb #51efd698
 def read_run(
     path:Path, # of a run that `fsic_train` made
 )->dict: # its about.json, with path

@@ -232,7 +232,7 @@ def check_own(
     check_options(data, options)
     if options.split or data in SETS: return
     images, split, *_ = read_images(data, root, say=lambda line: None, options=options)
-    check_training(images, split)
+    check_training(images, split, ask=True)
 
 # %% ../nbs/31_studies.ipynb #a859ae99
 def run_cell(

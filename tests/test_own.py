@@ -121,12 +121,23 @@ def test_a_split_of_test_labels_only(tmp_path):
     assert 'such as {"test": ["cat", "dog"]}' in evaluate(tmp_path, data='folder', root=root, split=str(split))[1]
     assert 'no split is called' in evaluate(tmp_path, data='folder', root=root, split='mine')[1]
 
-@pytest.mark.parametrize('name', ['train', 'finetune'])
-def test_training_without_a_split_shows_one(tmp_path, name, monkeypatch):
+def test_training_without_a_split_takes_all_labels(tmp_path, monkeypatch):
+    "And evaluation of such a run says that no label is unseen."
+    monkeypatch.chdir(tmp_path)
+    root = pets(tmp_path, cat=6, dog=6, cow=6, horse=6)
+    said, error = run('train', data='folder', root=root, out='run', method='wagp', quick=True, **SMALL)
+    assert not error and 'no --split: every label is a training label' in said
+    assert json.loads(Path('run/about.json').read_text())['train']==['cat', 'cow', 'dog', 'horse']
+    said, error = run('evaluate', run='run', data='folder', root=root, shots='1', episodes=2, out='r.json')
+    assert not error and '4 test labels are not unseen' in said
+
+@pytest.mark.parametrize('name, more', [('train', dict(split='tests.json')), ('finetune', {})])
+def test_training_without_training_labels_shows_a_split(tmp_path, name, more, monkeypatch):
     "It can be copied into a file as it stands."
     monkeypatch.chdir(tmp_path)
     root = pets(tmp_path, cat=6, dog=6, cow=6, horse=6)
-    error = run(name, data='folder', root=root, out='run', **SMALL)[1]
+    Path('tests.json').write_text('{"test": ["cat", "dog"]}')
+    error = run(name, data='folder', root=root, out='run', **more, **SMALL)[1]
     shown = re.search(r'\{.*\}', error)[0]
     assert '--split' in error and sum(map(len, json.loads(shown).values()))==4 and not Path('run').exists()
     Path('copied.json').write_text(shown)
