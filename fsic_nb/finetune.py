@@ -418,7 +418,7 @@ def make_live_validation(
     every = np.arange(len(exp.images))
     ids = next(i for i in (exp.training, exp.unseen, every) if len(i))  # as `exp.centre`
     ids = ids[::math.ceil(len(ids)/CENTRE_IMAGES)]
-    return live_validator(kinds, loader, exp.words, ids, n, max_images)
+    return live_validator(kinds, loader, exp.words[:], ids, n, max_images)
 
 # %% ../nbs/21b_finetune.ipynb #3c7640b3
 @dataclass(frozen=True)

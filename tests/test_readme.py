@@ -6,6 +6,7 @@ import re, shlex, shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from conftest import call
 from test_demo import cut_voc
@@ -15,11 +16,12 @@ root = Path(__file__).resolve().parents[1]
 PAGES = ['README.md', 'data/README.md']
 
 # What a reader puts in for a word: (word, the tree of real photos that stands for it).
-TREES = [('DIR', 'voc'), ('OTHER', 'voc'), ('data/VOCdevkit', 'voc'), ('data/coco', 'coco')]
+TREES = [('DIR', 'voc'), ('OTHER', 'voc'), ('data/VOCdevkit', 'voc'), ('data/coco', 'coco'), ('pets', 'pets'), (r'labels\.csv', 'csv')]
 
 # What makes a command short: (where it stands, what is replaced, by what).
 SHORTER = [
     # the small network: the default for photographs has tests of its own
+    ('labels.csv', r'--out results', '--backbone lite0 --size 64 --out results'),
     ('--data voc', r'^(fsic_(?:demo|train|evaluate)\b(?!.*--(?:backbone|config)).*?--data voc)', r'\1 --backbone lite0'),
     ('fsic_', r'--episodes \d+', '--episodes 2'),
     ('fsic_', r'--config data/', f'--config {root}/data/'),   # a path in a clone
@@ -140,6 +142,17 @@ def rule(command):
     return found[0]
 
 
+def own_images(folder):
+    "Write four labels with five images each, in folders and as a table that lists them."
+    own = folder/'own'
+    if own.exists(): return own
+    for label, colour in dict(cat='red', dog='green', cow='blue', sofa='grey').items():
+        (own/label).mkdir(parents=True)
+        for k in range(5): Image.new('RGB', (40+k, 40), colour).save(own/label/f'{k}.png')
+    (own/'labels.csv').write_text('image,labels\n'+''.join(f'{p.relative_to(own)},{p.parent.name}\n' for p in sorted(own.glob('*/*.png'))))
+    return own
+
+
 # --- the pages --------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
@@ -147,6 +160,7 @@ def reader(bare, wheel, request, tmp_path_factory):
     "One for both pages: what the first has drawn and learnt is there for the second."
     folder = tmp_path_factory.mktemp('reader')
     def tree(name):
+        if name in ('pets', 'csv'): return own_images(folder)/dict(pets='', csv='labels.csv')[name]
         photos = request.getfixturevalue('photos')
         if name=='voc' and not (folder/'voc').exists(): cut_voc(photos, folder/'voc', 40)
         return photos/'coco' if name=='coco' else folder/'voc'
