@@ -1,6 +1,7 @@
 "Splits, label lists and given supports: against their derivation, slow references, spoilt files and, where present, real label lists."
 import copy, gzip, json, os, random, re, subprocess, sys, types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
@@ -13,7 +14,9 @@ from fsic_nb.evaluate import evaluate, records
 from fsic_nb.protocols import (AS_COCO, COCO_IDS, COCO_NAMES, FREQUENCY, FixedEpisodes,
         METHOD_NAMES, QUERIES, SETS, SHOTS, SPLITS, coco_base, hold_out, load_split, read_labels,
         read_supports, split_by_frequency, split_of)
+from fsic_nb.metrics import chance_level
 from fsic_nb.readers import NUSWIDE_NAMES
+from fsic_nb.support import simpleshot
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -497,3 +500,24 @@ def test_published_supports_for_nuswide(photos, real, tmp_path):
     found = by_label({i: l for run in read_json(f)['runs'].values() for i, l in run.items() if i.split('_')[-1][:-4] in flickr}, lambda i: flickr[i.split('_')[-1][:-4]])
     eps = FixedEpisodes(real['nuswide'], SPLITS['nuswide_65_16'], dict(found={n: sorted(set(ids)) for n, ids in found.items()}), queries=4)
     assert eps[0].y_query.shape==(64, 16) and eps.shots>=1
+
+
+# --- one support of one's own ----------------------------------------------------------------------
+
+def test_one_run_has_no_interval():
+    "One support and one test set: a mean average precision, and nothing to make an interval of."
+    features = torch.randn(12, 9, 16, generator=torch.Generator().manual_seed(0))
+    class Store:
+        meta = {}
+        def __len__(self): return 12
+        def __getitem__(self, ids): return features[torch.as_tensor(np.asarray(ids))]
+        def mean_of(self, ids): return self[ids].mean(-2)
+    y = np.zeros((12, 2), bool)
+    y[:7, 0] = y[5:, 1] = True
+    images = ImageSet([f'{i}.jpg' for i in range(12)], ['good', 'defect'], y, 'own')
+    run = dict(good=['0.jpg', '1.jpg'], defect=['10.jpg', '11.jpg'])
+    eps = FixedEpisodes(images, LabelSplit('own', [], [], images.names), dict(mine=run))
+    exp = SimpleNamespace(features=Store(), words=torch.randn(2, 8))
+    row, = records(evaluate(dict(simpleshot=simpleshot(torch.zeros(16))), eps, exp), eps)
+    assert row['episodes']==1 and 0<row['map']<=100 and row['map_ci95'] is None
+    assert row['positives']==dict(good=5, defect=5) and row['chance']==pytest.approx(100*chance_level(5, 8).item(), abs=1e-3)
