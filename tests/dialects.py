@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))   # run as a script, too
+from fsic_nb.records import PLACES
+
 @dataclass(frozen=True)
 class Row:
     "Say what is known of one image."
@@ -251,10 +254,12 @@ END = '<!-- end of dialects -->'
 README = Path(__file__).resolve().parents[1]/'data'/'README.md'
 
 def rows_of_table():
-    "Write the table of all dialects, in Markdown."
+    "Write the table of all dialects, and where images are sought, in Markdown."
     rows = [(d.name, d.data, d.tree, ', '.join(k for k in d.keeps)) for d in DIALECTS]+OFFICIAL
+    order = ', '.join(f'`{p.format(here="HERE", root="ROOT", part="<part>")}`' for p in PLACES)
+    places = f'Images are sought in this order, where HERE is the folder of the file that lists them, ROOT that of the data set: {order}.'
     lines = ['| what | `--data` | what lies where | also kept |', '|---|---|---|---|']
-    return '\n'.join([*lines, *(f'| {n} | `{d}` | {t} | {k} |' for n, d, t, k in rows)])
+    return '\n'.join([*lines, *(f'| {n} | `{d}` | {t} | {k} |' for n, d, t, k in rows), '', places])
 
 def written(text):
     "Put the table into the text of the README."
