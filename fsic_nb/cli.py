@@ -85,7 +85,7 @@ def parse_numbers(
 @command('fsic_demo --quick')
 @takes_options()
 def fsic_demo(
-    data:str='scenes', # scenes (no download), voc, coco, nuswide, imaterialist, folder, csv ...
+    data:str='scenes', # scenes (built), voc, coco, nuswide, imaterialist, folder, csv or manifest
     root:str=None, # where the data lie (see data/README.md); scenes: where to build them
     out:str='fsic_demo_out', # folder for results.json and the figures
     seed:int=0, # of scenes, episodes and training
@@ -100,7 +100,7 @@ def fsic_demo(
 @takes_options()
 def fsic_train(
     method:str='refined', # refined, paper, wagp, relation or laso
-    data:str='scenes', # see fsic_demo; without --split all labels of your own images are learned
+    data:str='scenes', # scenes, voc, coco, nuswide, imaterialist, folder, csv or manifest
     root:str=None, # where the data lie (see data/README.md); scenes: where to build them
     out:str='fsic_run', # the run's folder; an unfinished run in it is continued
     seed:int=None, # of scenes, episodes and training (default: 0, or the config's)
@@ -128,7 +128,7 @@ def fsic_train(
 def fsic_evaluate(
     run:str='', # folders that fsic_train or fsic_finetune made, separated by commas
     method:str='', # methods, separated by commas (without --run: refined, on photographs named)
-    data:str='scenes', # see fsic_demo; without --split all labels of your own images are for test
+    data:str='scenes', # scenes, voc, coco, nuswide, imaterialist, folder, csv or manifest
     root:str=None, # where the data lie (see data/README.md); scenes: where to build them
     shots:str='1,5', # support images a label, separated by commas; 0: its name alone
     episodes:int=None, # episodes of each (default: 200, or 12 with --quick)
@@ -148,9 +148,9 @@ def fsic_evaluate(
 
 # %% ../nbs/33_cli.ipynb #bbb1ba51
 @command('fsic_prepare --data coco --root data/coco')
-@takes_options('annotations', 'difficult', 'pictures', 'negatives')
+@takes_options('annotations', 'difficult', 'pictures')
 def fsic_prepare(
-    data:str='', # voc, coco, nuswide, imaterialist, folder, csv ...
+    data:str='', # voc, coco, nuswide, imaterialist, folder, csv or manifest
     root:str=None, # where the data lie, as data/README.md shows it (csv: the file)
     out:str=None, # the manifest (default: NAME_manifest.jsonl in this folder)
     workers:int=None, # threads (default: one per processor, at most 8)
@@ -173,7 +173,7 @@ def fsic_prepare(
 @command('fsic_finetune --data voc --root DIR --backbone resnet50 --max-images 64 --out run')
 @takes_options()
 def fsic_finetune(
-    data:str='voc', # see fsic_demo; your own images need a --split with training labels
+    data:str='voc', # voc, coco, nuswide, imaterialist, folder, csv or manifest
     root:str=None, # where the data lie (see data/README.md)
     weights:str='default', # default, IMAGENET1K_V2, a .safetensors file, or none
     method:str='paper', # the method on top: paper, wagp, refined, relation or laso

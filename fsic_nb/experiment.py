@@ -232,7 +232,7 @@ def prepare(
     seed:int=0,         # of the scenes
     quick:bool=False,   # the small set of scenes
     say=say,            # called with one line a step
-    check:Callable|None=None, # (images, split) -> split or None; raises before anything is extracted
+    check:Callable|None=None, # (images, split) -> split or None; called before features
     **options,          # the fields of `Options`, such as split, backbone and size
 )->Experiment:
     "Build or read the images and extract their features; words are looked up when they are read."

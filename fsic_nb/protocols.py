@@ -169,7 +169,7 @@ WORDS = 'glove-50' # see `load_words`
 @dataclass(frozen=True)
 class Options:
     "Say how images are read and how they become episodes."
-    split:str = '' # such as coco_52_12_16, or a JSON file such as {"test": ["cat", "dog"]}
+    split:str = '' # coco_52_12_16 or so, or a file {"test": ["cat", "dog"]} (default: by the data)
     protocol:str = '' # which images may be used: strict or masked
     queries:int|None = None # query images a label (default: 4)
     few:str = '' # a label with too few images: ask (an error says what would work) or drop

@@ -252,4 +252,4 @@ def test_every_command_that_reads_data_has_the_options(name):
 
 def test_the_manifest_is_made_with_the_readers_options():
     have = inspect.signature(cli.fsic_prepare).parameters
-    assert set(READING)-{'files'}<=set(have) and 'split' not in have
+    assert set(READING)-{'files', 'negatives'}<=set(have) and 'split' not in have
