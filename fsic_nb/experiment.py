@@ -328,6 +328,7 @@ def list_left_out(
     more = [f'{len(out)-most} more'] if len(out)>most else []
     return ', '.join(out[:most]+more)
 
+# %% ../nbs/07_experiment.ipynb #6a8dd2b4
 def suggest_options(
     exp:Experiment,
     shots:int,  # K
