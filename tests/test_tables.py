@@ -130,7 +130,7 @@ def test_47_folders_of_any_ending(tmp_path, ending):
     assert of(read_folder(tree(tmp_path, f'stop/1{ending}', f'yield/2{ending.upper()}')))=={'1': 'stop', '2': 'yield'}
 
 def test_47_an_unknown_ending_is_named(tmp_path):
-    fails(lambda: read_folder(tree(tmp_path, 'stop/1.xyz', 'yield/2.xyz', 'notes')), 'no folder with images is in it (but 2 .xyz, 1 no ending)')
+    fails(lambda: read_folder(tree(tmp_path, 'stop/1.xyz', 'yield/2.xyz', 'notes')), 'no folder with images is in it (but 2 .xyz, 1 without ending)')
 
 def test_48_same_folder_two_cases(tmp_path):
     text = fails(lambda: read_folder(tree(tmp_path, 'Cat/1.jpg', 'cat/2.jpg')), "folder cat: label 'cat' is spelt 'Cat' in")
@@ -211,7 +211,7 @@ def test_files_that_are_no_tables(tmp_path):
     (tmp_path/'labels.csv').write_bytes('a.jpg,x'.encode('utf-16-le'))
     fails(lambda: read_csv(tmp_path), 'labels.csv: has NUL bytes')
     (tmp_path/'labels.csv').write_bytes(b'PK\3\4 a workbook')
-    fails(lambda: read_csv(tmp_path), 'is a workbook or an archive; save the table as CSV')
+    fails(lambda: read_csv(tmp_path), 'is a workbook, an archive or Parquet; save the table as CSV')
     fails(lambda: read_csv(tmp_path/'none.csv'), 'none.csv: cannot be read')
     (tmp_path/'empty').mkdir()
     fails(lambda: read_csv(tmp_path/'empty'), 'empty: no CSV file is in it')
@@ -465,9 +465,9 @@ def test_folders_that_are_labels_or_parts(folders, want):
     assert [f'{n}:{p}'.rstrip(':') for n, p in placed(*folders.split()).values()]==want.split()
 
 @pytest.mark.parametrize('folders, says', [
-    ('train test', 'test (4 images) may be 2 labels or parts without labels'), ('train', 'may be 1 labels or parts'), ('images/train images/val', 'may be 2 labels or parts'),
-    ('train/images val/images', 'may be 2 labels or parts'), ('train test cat', 'folders test, train may be parts, or labels like cat'), ('train/cat dog', 'folders train may be parts, or labels like dog'),
-    ('images cat', 'folders images may be parts, or labels like cat'), ('train/cat train', "pets/train: images (4) lie in no label's folder"), ('images', "images (4) lie in no label's folder"),
+    ('train test', 'test (4 images) may be labels, or parts without labels'), ('train', 'train (4 images) may be labels, or parts'), ('images/train images/val', 'may be labels, or parts'),
+    ('train/images val/images', 'may be labels, or parts'), ('train test cat', 'test, train may be a part, or a label like cat'), ('train/cat dog', 'train may be a part, or a label like dog'),
+    ('images cat', 'images may be a part, or a label like cat'), ('train/cat train', "pets/train: images (4) lie in no label's folder"), ('images', "images (4) lie in no label's folder"),
     ('pets/cat pets/dog', 'pets may be the only label, or hold the labels cat, dog; give --root pets/pets')])
 def test_folders_with_two_readings(folders, says): fails(lambda: placed(*folders.split()), says)
 
