@@ -34,7 +34,7 @@ clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace('\n', ' ').
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 
 # %% ../nbs/01c_annotations.ipynb #fe119386
-JSON_PLACES = ('annotations/instances_*.json', 'annotations/*.json', 'annotations/*/*.json',
+JSON_PLACES = ('annotations/instances*.json', 'annotations/*.json', 'annotations/*/*.json',
                '*/_annotations.coco.json', '{part}/*.json', '{part}/annotations/*.json',
                '*.json', '*/annotations/*.json', '*/*.json', '*/*/_annotations.coco.json',
                '*/*/*.json', '*.jsonl', '{part}/*.jsonl')
@@ -368,7 +368,7 @@ def list_labelme(
     "Read the outlines of one image, and its flags."
     record = Record(str(d['imagePath']), [], str(path), boxes=[])
     for s in d['shapes']:
-        name = _label_of(s, path)
+        name = _label_of(s, str(path))
         if name not in record.yes: record.yes.append(name)
         points = s.get('points') or []
         if s.get('shape_type')=='rectangle' and len(points)==2:
@@ -421,7 +421,7 @@ def _is_createml(d)->bool:
         isinstance(r, dict) and isinstance(_first(r, _IMAGE_KEYS), str) and 'data' not in r
         for r in d)
 
-def _read(path:Path)->dict|list:
+def _read(path:Path):
     "Read JSON, or an object from each line; {image: labels} becomes a list of objects."
     if path.suffix.lower()=='.jsonl':
         lines = enumerate(read_text(path).splitlines(), 1)
@@ -536,7 +536,7 @@ def read_coco(
     listing = join_listings([list_json(p, root) for p in jsons], name)
     if annotations is None and (others := set(all_jsons(root))-set(jsons)):
         some = ', '.join(sorted(os.path.relpath(p, root) for p in others)[:3])
-        listing.notes.append(f'not read: {how_many(len(others), "other files")} with annotations ({some})')
+        listing.notes.append(f'not read: {how_many(len(others), "files")} with annotations ({some})')
     if n := without_upload_prefix(listing.records, Finder(root, pictures)):
         listing.notes.append(f'found without the prefix of Label Studio: {how_many(n, "names")}')
     images = to_images(listing, root, files, pictures, negatives)
@@ -630,8 +630,8 @@ def cvat_records(
         boxes = []
         for o in labelled:
             ends = [o.get(k) for k in ('xtl', 'ytl', 'xbr', 'ybr')]
-            if None in ends: continue
-            x, y, right, bottom = map(float, ends)
+            try: x, y, right, bottom = map(float, ends)
+            except (TypeError, ValueError): continue               # a tag or an outline
             boxes.append((o.get('label'), x, y, right-x, bottom-y))
         yes = list(dict.fromkeys(o.get('label') for o in labelled))
         where = f'{path}, image {image.get("id")}'
@@ -673,7 +673,7 @@ def list_xml(
         if difficult!='unknown': r.unknown = ()
     out.left_out = {ONLY_DIFFICULT: count['hard'], 'listed images without an XML file': len(unread)}
     if count['cvat']: out.dialect = 'XML of CVAT'
-    if n := count['others']: out.notes.append(f'passed over: {how_many(n, "other XML files")}')
+    if n := count['others']: out.notes.append(f'passed over: {how_many(n, "files")} of another kind of XML')
     if n := sum(twice for _, twice in parts.values()):
         out.notes.append(f'in two lists of ImageSets: {how_many(n, "images")}, which count for '
                          'the first')

@@ -40,7 +40,7 @@ def part_of(
     name:str, # of a folder, a file or a cell, such as 'Validation' or 'train2017'
 )->str|None: # 'train', 'val' or 'test'; '' for a default; None if it is no part's name
     "Return which part a name stands for."
-    return PART_NAMES.get(re.sub(r'[\d_\-]+$', '', name.strip()).lower())
+    return PART_NAMES.get(re.sub(r'([_\- ]?set)?[\d_\-]*$', '', name.strip().lower()))
 
 # %% ../nbs/01b_records.ipynb #8a4365a9
 PLACES = ('{here}', '{root}', '{root}/images', '{root}/images/{part}', '{root}/{part}',
@@ -146,7 +146,7 @@ def __call__(self:Finder,
     "Return the file that is meant by a name, or None."
     raw = name
     name, base = sought_names(name)
-    tries = [raw, name]
+    tries = [raw, name, unquote(name)]               # my%20cat.jpg
     if os.path.splitext(base)[1].lower() in SUFFIXES:
         tries += [name[k+1:] for k, c in enumerate(name) if c=='/'] # without a folder, two, ...
     tries = [n for n in dict.fromkeys(tries) if not _LEADS_OUT.search(n.replace('\\', '_'))]

@@ -159,7 +159,7 @@ NOT_SAID = {'', '-1', '-1.0', '?', 'nan'}
 
 _LABEL = re.compile('(image|object|class|category|label|tag|true)?(labels?|tags?|class(es)?|'
                     'categor(y|ies)|targets?|genres?|keywords?|concepts?|annotations?|objects?|'
-                    'klassen?|kategorien?)'
+                    'choices?|klassen?|kategorien?)'
                     r'(names?|texts?|list|strings?)?\d*')
 _SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase|folds?)')
 _IS_PART = re.compile('is(valid|val|validation|test|train|training)(image|set)?')
@@ -235,9 +235,10 @@ def _words(heading:str)->list:
 def _no_label(j:int, heads:list, rows:list)->FsicError:
     "Say that a column holds numbers that are no labels."
     some = next((c for c in _cells(rows, j) if c.lower() not in YES|NO|NOT_SAID), '')
+    two = f', or {some.replace(",", ";")} for two labels' if ',' in some else ''
     return FsicError(f'{rows[0].where}: column {heads[j] or j+1} holds numbers such as {some}, '
                      'and a probability or an amount is no label; write 1 where the label is there '
-                     'and 0 elsewhere, or take the column out.')
+                     f'and 0 elsewhere{two}, or take the column out.')
 
 def _refuse_amounts(columns:Columns, kinds:dict, heads:list, rows:list):
     "Raise if a label would be a fraction, or a number stands among flags."
@@ -280,6 +281,8 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     if not named and not flags and len(of('text'))==1 and columns.box: named = of('text')
     if named and (columns.box or not _flags_win(named, flags, heads, rows)):
         columns.labels = text or named
+    elif len(flags)==1 and 'text' in map(kinds.get, rest):
+        raise _unclear(flags+rest, kinds, heads, rows)
     elif flags: columns.flags = flags
     elif len(rest)==1 or rest and len({_plain_key(heads[j]).rstrip('0123456789') for j in rest})==1:
         columns.labels = rest
@@ -664,10 +667,9 @@ def _no_label_folder(folder:tuple, counts:dict, root)->FsicError:
 def _below_labels(inner:dict, root)->str: # inner: folder -> (label, folders below it)
     "Raise if folders below may be the labels as well; if it is only some of them, say so."
     sub = {d for d, (_, *rest) in inner.items() if rest and plain_name(rest[0]) not in _WRAPPERS}
-    pairs = {rest[:2] for rest in inner.values()}
-    labels = {label for label, _ in pairs} if len(sub)==len(inner) else ()
-    if 1<len(labels)<len(pairs):
-        tops, below = ([*dict.fromkeys(rest[k] for rest in inner.values())] for k in (0, 1))
+    labels = {label for label, *_ in inner.values()}
+    if len(sub)==len(inner) and 1<len(labels)<len({*inner.values()}):
+        tops, below = ([*dict.fromkeys(rest[k] for rest in inner.values())] for k in (0, -1))
         raise FsicError(f'{root}: labels may be {", ".join(tops[:3])}, or the folders in them '
                         f'({", ".join(below[:3])}); move the images of each label into one '
                         'folder, without any between.')
@@ -683,11 +685,13 @@ def _parts_or_labels(odd:list, tops:list, root)->FsicError:
 
 def _one_label(inner:dict, top:str, root):
     "Raise if all images lie in several folders of a single one."
-    below = sorted({d[1] for d in inner.values() if len(d)>1 and not part_of(d[1])})
-    if len(below)>1 and all(len(d)>1 for d in inner.values()):
+    above = os.path.commonprefix(list(inner.values()))      # PetImages/PetImages
+    below = sorted({d[len(above)] for d in inner.values() if len(d)>len(above)})
+    below = [n for n in below if not part_of(n)]
+    if len(below)>1 and all(len(d)>len(above) for d in inner.values()):
         raise FsicError(f'{root}: {top} may be the only label, or hold the labels '
-                        f'{", ".join(below[:4])}; give --root {root}/{top} for those, or move its '
-                        'images into one folder.')
+                        f'{", ".join(below[:4])}; give --root {root}/{"/".join(above)} for those, '
+                        'or move its images into one folder.')
 
 # %% ../nbs/01d_tables.ipynb #1d000078
 def _same_content(paths:list)->dict: # path -> the first one with that content
@@ -743,7 +747,7 @@ def read_folder(
     records = []
     for name, d in names.items():
         label, part = place[d]
-        label = unicodedata.normalize('NFC', label)
+        label = unicodedata.normalize('NFC', label).strip()
         first = same[f'{root}/{name}'].removeprefix(f'{root}/')
         where = f'{root}, folder {"/".join(d)}'
         records.append(Record(first, [label], where, part=part, here=str(root)))

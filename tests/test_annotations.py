@@ -238,7 +238,7 @@ def test_a_sibling_alone_is_read(tmp_path):
 
 def test_other_files_with_annotations_are_named(tmp_path):
     own(tmp_path), own(tmp_path, 'result.json')
-    assert 'not read: 1 other files with annotations (result.json)' in read_coco(tmp_path).describe()
+    assert 'not read: 1 file with annotations (result.json)' in read_coco(tmp_path).describe()
 
 def test_several_files_ask_which(tmp_path):
     own(tmp_path, 'annotations/instances_a.json', 'images/a/{}.jpg', {1: ['cat']}), own(tmp_path, 'annotations/instances_b.json', 'images/b/{}.jpg', {1: ['dog']})
@@ -485,7 +485,7 @@ def test_xml_what_is_an_error_and_what_is_said(tmp_path):
     tree(tmp_path, 'annotations/{}.xml', 'images/{}.jpg')
     put(tmp_path, 'images/9.jpg', 'images/10.png', 'images/notes.txt', '.idea/misc.xml')
     s = read_any_voc(tmp_path)
-    assert table(s)==SHOWN and s.info['notes']==['passed over: 1 other XML file', 'without an XML file: 2 images beside these']
+    assert table(s)==SHOWN and s.info['notes']==['passed over: 1 file of another kind of XML', 'without an XML file: 2 images beside these']
     (tmp_path/'images'/'1.jpg').unlink()
     with pytest.raises(FsicError, match='1.xml: 1.jpg is missing, as 1 of 7'): read_any_voc(tmp_path)
     assert len(read_any_voc(tmp_path, files='present'))==6
@@ -529,3 +529,86 @@ def test_the_folders_that_people_have(case, monkeypatch):
     s = (read_any_voc if case in ('14', '15', '16') else read_coco)('.')
     assert (len(s), dict(zip(s.names, s.counts().tolist())))==EXPECTED[case] and s.name==root.name
     if case=='15': assert list(s.names)==['raccoon', 'fox']
+
+
+# --- other tools, found by writing what they write -----------------------------------------------
+
+def labels_of(images): return {p.stem: [n for n, v in zip(images.names, row) if v] for p, row in zip(images.paths, images.labels)}
+
+def pictures(root, *names):
+    for n in names:
+        (root/n).parent.mkdir(parents=True, exist_ok=True); (root/n).write_bytes(b'x'+n.encode())
+
+TWO = {'1': ['cat', 'dog'], '2': ['dog']}
+
+@pytest.mark.parametrize('name, content', [
+    ('labels.json', [dict(image='1.jpg', labels=['cat', 'dog']), dict(image='2.jpg', labels='dog')]),
+    ('labels.json', {'1.jpg': ['cat', 'dog'], '2.jpg': 'dog'}),
+    ('export.json', [dict(image='/data/upload/1/ab12cd34-1.jpg', id=1, choice=dict(choices=['cat', 'dog'])), dict(image='/data/upload/1/ab12cd34-2.jpg', id=2, choice='dog')]),
+    ('a.jsonl', [dict(file_name='1.jpg', label=['cat', 'dog'], image_id=1), dict(file_name='2.jpg', label=['dog'], image_id=2)])])
+def test_lists_of_images_in_json(tmp_path, name, content):
+    pictures(tmp_path, '1.jpg', '2.jpg')
+    (tmp_path/name).write_text('\n'.join(map(json.dumps, content)) if name.endswith('l') else json.dumps(content))
+    assert labels_of(read_coco(tmp_path))==TWO==labels_of(read_coco(tmp_path/name))
+
+def test_json_lines_are_checked_and_a_manifest_is_none(tmp_path):
+    pictures(tmp_path, '1.jpg')
+    (tmp_path/'coco_manifest.jsonl').write_text('{"manifest": 1, "images": 0}\n')      # what fsic_prepare leaves in the folder
+    with pytest.raises(FsicError, match='no JSON file with annotations'): read_coco(tmp_path)
+    (tmp_path/'a.jsonl').write_text('{"image": "1.jpg", "label": 0}\n{"image": \n')
+    with pytest.raises(FsicError, match='a.jsonl, line 2: not valid JSON'): read_coco(tmp_path)
+    (tmp_path/'a.jsonl').write_text('{"image": "1.jpg", "label": 0}\n')
+    assert labels_of(read_coco(tmp_path))=={'1': ['0']}                                # numbers are labels too
+
+def test_labelme_is_a_file_for_each_image(tmp_path):
+    for part, k, shapes, flags in (('train', 'test_1', ['cat'], {'dog': True, 'sofa': False}), ('val', 'b', ['dog', 'dog'], {})):
+        pictures(tmp_path, f'{part}/{k}.jpg')
+        shapes = [dict(label=n, shape_type='rectangle', points=[[5, 6], [1, 2]]) for n in shapes]
+        (tmp_path/part/f'{k}.json').write_text(json.dumps(dict(imagePath=f'..\\x\\{k}.jpg', shapes=shapes, flags=flags)))
+    s = read_coco(tmp_path)
+    assert labels_of(s)=={'test_1': ['cat', 'dog'], 'b': ['dog']} and s.parts==['train', 'val']     # test_1 is an image, no part
+    assert s.boxes[0]==[(s.names.index('cat'), 1, 2, 4, 4)]
+
+@pytest.mark.parametrize('content, says', [
+    ([dict(data=dict(image='1.jpg'), annotations=[])], "Label Studio's own JSON; export it as CSV"),
+    ({'1.jpg12': dict(filename='1.jpg', regions=[])}, 'VGG Image Annotator; export it as COCO'),
+    ({'_via_img_metadata': {'1.jpg12': dict(filename='1.jpg', regions=[])}}, 'VGG Image Annotator')])
+def test_json_that_is_not_read_is_named(tmp_path, content, says):
+    (tmp_path/'a.json').write_text(json.dumps(content))
+    with pytest.raises(FsicError, match=says): read_coco(tmp_path)
+
+def test_panoptic_segments_are_labels(tmp_path):
+    pictures(tmp_path, 'images/1.jpg', 'images/2.jpg')
+    (tmp_path/'annotations').mkdir()
+    notes = [dict(image_id=k, segments_info=[dict(category_id=c) for c in some]) for k, some in ((1, [1, 2]), (2, [2]))]
+    d = dict(images=[dict(id=k, file_name=f'{k}.jpg') for k in (1, 2)], categories=[dict(id=1, name='cat'), dict(id=2, name='dog')], annotations=notes)
+    (tmp_path/'annotations'/'panoptic_val2017.json').write_text(json.dumps(d))
+    assert labels_of(read_coco(tmp_path))==TWO
+
+def test_xml_of_cvat(tmp_path):
+    pictures(tmp_path, 'images/1.jpg', 'images/2.jpg')
+    head = '<annotations><version>1.1</version>'
+    (tmp_path/'annotations.xml').write_text(head+'<image id="0" name="1.jpg"><tag label="cat"/><box label="dog" xtl="1" ytl="2" xbr="x" ybr="4"/></image>'
+                                            '<image id="1" name="images/2.jpg"><polygon label="dog" points="1,2"/></image></annotations>')
+    for root in (tmp_path, tmp_path/'annotations.xml'): assert labels_of(read_voc_own(root))==TWO
+    (tmp_path/'annotations.xml').write_text(head+'<track id="0" label="cat"/></annotations>')
+    with pytest.raises(FsicError, match='CVAT for video; export it as CVAT for images'): read_voc_own(tmp_path)
+
+def test_an_image_of_two_parts_is_said(tmp_path):
+    pictures(tmp_path, 'images/1.jpg')
+    (tmp_path/'annotations').mkdir()
+    for p in ('train', 'val'):
+        d = dict(images=[dict(id=1, file_name='1.jpg')], categories=[dict(id=1, name='cat')], annotations=[dict(image_id=1, category_id=1)])
+        (tmp_path/'annotations'/f'instances_{p}.json').write_text(json.dumps(d))
+    assert 'images in several parts: 1 (train, val)' in read_coco(tmp_path).describe()
+
+@pytest.mark.parametrize('file, says', [
+    ('labels/1.txt', 'but labels/1.txt looks like YOLO; export it as COCO or PASCAL VOC'), ('a.tfrecord', 'looks like TFRecord'), ('annotations.xml', 'looks like CVAT; read it with --data voc'),
+    ('labels.csv', 'labels.csv looks like a table; read it with --data csv'), ('images.zip', 'looks like an archive; unpack it')])
+def test_what_lies_there_instead_is_named(tmp_path, file, says):
+    pictures(tmp_path, file)
+    with pytest.raises(FsicError, match=says): read_coco(tmp_path)
+
+def test_two_versions_of_the_annotations_are_an_error(tmp_path):
+    for n in ('instances.json', 'instances_old.json'): pictures(tmp_path, f'annotations/{n}')
+    with pytest.raises(FsicError, match=r'2 files hold annotations \(annotations/instances.json, annotations/instances_old.json\)'): read_coco(tmp_path)
