@@ -5,21 +5,20 @@
 # %% auto #0
 __all__ = ['COCO_NAMES', 'COCO_IDS', 'JSON_PLACES', 'holds_annotations', 'part_word', 'one_set', 'find_jsons', 'named_jsons',
            'all_jsons', 'lean', 'id_of', 'category_names', 'image_name', 'coco_images', 'add_labels', 'is_coco',
-           'coco_dialect', 'list_coco', 'list_createml', 'list_fiftyone', 'list_json', 'image_folder', 'join_listings',
-           'without_upload_prefix', 'read_coco', 'find_xmls', 'list_parts', 'image_of', 'xml_record', 'list_xml',
-           'read_voc_own', 'is_official_voc', 'read_any_voc']
+           'coco_dialect', 'list_coco', 'list_createml', 'list_labelme', 'list_fiftyone', 'list_json', 'image_folder',
+           'join_listings', 'without_upload_prefix', 'read_coco', 'find_xmls', 'list_parts', 'image_of', 'xml_record',
+           'cvat_records', 'list_xml', 'read_voc_own', 'is_official_voc', 'read_any_voc']
 
 # %% ../nbs/01c_annotations.ipynb #7aeb25f3
-import math, os, re
+import json, math, os, re
 from collections import Counter
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 from .core import FsicError, nearest, read_json, read_text
-from .data import ImageSet
+from .data import ImageSet, how_many
 from .pictures import SUFFIXES
 from .voc import (ONLY_DIFFICULT, VOC_NAMES, check_difficult, parse_xml, read_objects,
                          read_voc)
-from .records import Finder, Listing, Record, part_of, sought_names, to_images
+from .records import Finder, Listing, Record, or_else, part_of, sought_names, to_images
 
 # %% ../nbs/01c_annotations.ipynb #62607cc4
 COCO_NAMES = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
@@ -35,34 +34,43 @@ clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace('\n', ' ').
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 
 # %% ../nbs/01c_annotations.ipynb #fe119386
-JSON_PLACES = ('annotations/instances_*.json', 'annotations/*.json', 'annotations/*/*.json',
+JSON_PLACES = ('annotations/instances*.json', 'annotations/*.json', 'annotations/*/*.json',
                '*/_annotations.coco.json', '{part}/*.json', '{part}/annotations/*.json',
-               '*.json', '*/annotations/*.json', '*/*.json')
+               '*.json', '*/annotations/*.json', '*/*.json', '*/*/_annotations.coco.json',
+               '*/*/*.json', '*.jsonl', '{part}/*.jsonl')
 
 _SIBLINGS = re.compile(r'(^|_)(captions|person_keypoints|stuff|panoptic|image_info)_')
-_KEYS = re.compile(rb'"(images|imagefilename|annotations?|classes|labels)"\s*:')
+_KEYS = re.compile(rb'"(images|imagefilename|annotations?|classes|labels|shapes)"\s*:')
+_ITEMS = re.compile(rb'"(image|img|file_?name|path|image_path)"\s*:\s*"'
+                    rb'|\.(jpe?g|png|webp|bmp|gif|tiff?)"\s*:\s*["\[]', re.I)
 
-def holds_annotations(
-    path:Path, # a JSON file
-)->bool:
-    "Look at both ends of a file for the keys of annotations."
+def _ends(path:Path)->bytes:
+    "Read the beginning and the end of a file."
     with open(path, 'rb') as f:
         ends = f.read(2**16)
         f.seek(max(2**16, path.stat().st_size-2**16))
-        ends += f.read()
-    keys = set(_KEYS.findall(ends.replace(b'\0', b'')))  # no zeros: a file may be UTF-16
-    if {b'images', b'annotations', b'annotation', b'imagefilename'} & keys: return True
-    return keys=={b'classes', b'labels'}
+        return (ends+f.read()).replace(b'\0', b'')  # no zeros: a file may be UTF-16
 
-def _at_place(root:Path, place:str)->list:
+def holds_annotations(
+    path:Path, # a JSON file
+    listed:bool=False, # does it suffice that images are named?
+)->bool:
+    "Look at both ends of a file for the keys of annotations."
+    ends = _ends(path)
+    if ends.startswith(b'{"manifest"'): return False
+    keys = set(_KEYS.findall(ends))
+    if keys-{b'classes', b'labels'}: return True
+    return keys=={b'classes', b'labels'} or listed and bool(_ITEMS.search(ends))
+
+def _at_place(root:Path, place:str, listed:bool=False)->list:
     "List the files of one of `JSON_PLACES`."
     glob = place.replace('{part}', '*').replace('annotations/', '[aA]nnotations/')
     some = sorted(root.glob(glob))
     rel = {p: p.relative_to(root).parts for p in some}
     some = [p for p in some if not any(n.startswith('.') or n=='__MACOSX' for n in rel[p])]
     if '{part}' in place: some = [p for p in some if part_of(rel[p][0]) is not None]
-    if place.endswith('/*.json') or place=='*.json':
-        some = [p for p in some if holds_annotations(p)]
+    if place.endswith(('/*.json', '*.jsonl')) or place=='*.json':
+        some = [p for p in some if holds_annotations(p, listed)]
     return [p for p in some if not _SIBLINGS.search(p.name)] or some
 
 # %% ../nbs/01c_annotations.ipynb #95b30b74
@@ -98,10 +106,14 @@ def find_jsons(
     root:Path, # the data set's folder
 )->list: # of files
     "Find the annotations of a data set at the first of `JSON_PLACES` that has any."
-    for place in JSON_PLACES:
-        if some := _at_place(root, place): return one_set(some, root)
-    raise FsicError(f'{root}: no JSON file with annotations is in it or in {root}/annotations; '
-                    'put it there, or name it with --annotations FILE.')
+    for listed in (False, True):
+        for place in JSON_PLACES:
+            some = _at_place(root, place, listed)
+            if some and all(b'"shapes"' in _ends(p) for p in some): return some # labelme
+            if some: return one_set(some, root)
+    remedy = or_else(root, 'coco', 'put it there, or name it with --annotations FILE')
+    raise FsicError(f'{root}: no JSON file with annotations is in it or in {root}/annotations'
+                    f'{remedy}.')
 
 def named_jsons(
     root:Path,   # the data set's folder
@@ -134,7 +146,8 @@ def lean(
     record:dict, # an object of the JSON
 )->dict: # what is used of it
     "Drop outlines and the like of an annotation."
-    if 'image_id' not in record: return record
+    if 'image_id' not in record or not {'category_id', 'category_name'} & record.keys():
+        return record
     return {k: record[k] for k in _OF_AN_OBJECT if k in record}
 
 def id_of(
@@ -168,21 +181,15 @@ def category_names(
     return names
 
 # %% ../nbs/01c_annotations.ipynb #942852ff
-def _of_address(text:str)->str:
-    "Return the folder and the name of a file at an address."
-    at = urlsplit(text)
-    path = parse_qs(at.query).get('d', [unquote(at.path)])[0]
-    return '/'.join(path.replace('\\', '/').strip('/').split('/')[-2:])
-
 def image_name(
     image:dict, # an image as COCO has it
     where:str,  # 'file, record'
 )->str:
-    "Return the file name of an image, off its address if need be."
+    "Return the file name of an image, or else its address."
     name = image.get('file_name') or image.get('coco_url')
     if not isinstance(name, str):
         raise FsicError(f'{where}: has no file_name; write the name of the image file.')
-    return _of_address(name) if '://' in name or '?d=' in name else name
+    return name
 
 # %% ../nbs/01c_annotations.ipynb #c76ba473
 def coco_images(
@@ -219,6 +226,11 @@ def _is_box(box)->bool:
     return isinstance(box, list) and len(box)==4 and all(
         isinstance(v, (int, float)) and math.isfinite(v) for v in box)
 
+def _segments(a)->list:
+    "Return the objects of an annotation, of which COCO's panoptic form lists several."
+    if not isinstance(a, dict) or 'segments_info' not in a: return [a]
+    return [dict(s, image_id=a.get('image_id')) for s in a['segments_info']]
+
 def add_labels(
     records:dict,     # id -> Record; these are changed
     names:dict,       # id -> label
@@ -227,6 +239,7 @@ def add_labels(
     crowds_count:bool, # are crowds labels?
 )->int: # how many crowds there are
     "Give every image the labels of its objects."
+    annotations = [s for a in annotations for s in _segments(a)]
     crowds = 0
     for i, a in enumerate(annotations):
         if not isinstance(a, dict): a = {}
@@ -295,39 +308,88 @@ def list_coco(
         raise FsicError(f'{path}: annotations is no list; export object instances as COCO.')
     crowds = add_labels(records, names, d['annotations'], path, not own)
     if own: out.left_out['crowd annotations'] = crowds
-    elif crowds: out.notes.append(f'{crowds:,} annotations marked iscrowd count as labels')
+    elif crowds:
+        out.notes.append(f'marked iscrowd, but count as labels: {how_many(crowds, "annotations")}')
     both = sum(n in r.yes for r in out.records for n in r.no or ())
     if both: out.notes.append(f'{both:,} labels are said to be there and not there; they count')
     for r in out.records: r.no = r.no and [n for n in r.no if n not in r.yes]
     if twice := len(d['images'])-len(records):
-        out.notes.append(f'united: {twice:,} images listed before with the same id')
+        out.notes.append(f'united: {how_many(twice, "images")} listed before with the same id')
     return out
 
 # %% ../nbs/01c_annotations.ipynb #c62729d4
+_IMAGE_KEYS = 'image', 'imagefilename', 'file_name', 'filename', 'image_path', 'path', 'img'
+_LABEL_KEYS = ('annotations', 'annotation', 'labels', 'label', 'tags', 'classes', 'class',
+               'categories', 'category', 'choice')
+
+def _first(record:dict, keys:tuple):
+    "Return what an object has at the first of some keys, or None."
+    return next((record[k] for k in keys if record.get(k) is not None), None)
+
+def _label_of(a, where:str)->str:
+    "Return the name of a label, which may be a number."
+    name = _first(a, ('label', 'name')) if isinstance(a, dict) else a
+    if isinstance(name, int) and not isinstance(name, bool): name = str(name)
+    if isinstance(name, str) and name.strip(): return name.strip()
+    raise FsicError(f'{where}: found the label {name!r}; write a word.')
+
 def list_createml(
-    items:list, # [{"image": ..., "annotations": [...]}]
+    items:list, # [{"image": ..., "annotations": [...]}], or with other keys
     path:str|Path, # the file
 )->Listing:
-    "Read CreateML's list, of image labels or of boxes."
-    out = Listing('CreateML', '', [], left_out={'images without annotations': 0})
+    "Read a list of images, each with its labels or boxes, as CreateML has it."
+    apple = any({'annotations', 'annotation'} & r.keys() for r in items)
+    out = Listing('CreateML' if apple else 'JSON, an object for each image', '', [],
+                  left_out={'images without annotations': 0})
     for i, r in enumerate(items):
         where = f'{path}, item {i}'
-        some = r.get('annotations', r.get('annotation', r.get('label')))
+        some = _first(r, _LABEL_KEYS)
         if some is None: out.left_out['images without annotations'] += 1
         if some is None: continue
-        record = Record(str(r.get('image', r.get('imagefilename'))), [], where, boxes=[])
-        for a in some if isinstance(some, list) else [some] if some else ():
-            name = a.get('label') if isinstance(a, dict) else a
-            if not isinstance(name, str) or not name.strip():
-                raise FsicError(f'{where}: found the label {name!r}; write a word.')
-            if name.strip() not in record.yes: record.yes.append(name.strip())
+        if isinstance(some, dict): some = some.get('choices', [some])  # Label Studio's JSON-MIN
+        part = str(_first(r, ('split', 'subset')) or '')
+        record = Record(str(_first(r, _IMAGE_KEYS)), [], where, part=part, boxes=[])
+        for a in some if isinstance(some, list) else [some] if some!='' else ():
+            name = _label_of(a, where)
+            if name not in record.yes: record.yes.append(name)
             at = a.get('coordinates') if isinstance(a, dict) else None
             box = [at.get(k) for k in ('x', 'y', 'width', 'height')] if at else None
             if _is_box(box):
                 x, y, w, h = box
-                record.boxes.append((name.strip(), x-w/2, y-h/2, w, h))
+                record.boxes.append((name, x-w/2, y-h/2, w, h))
         out.records.append(record)
     return out
+
+# %% ../nbs/01c_annotations.ipynb #52e8875b
+def list_labelme(
+    d:dict,    # what labelme writes of one image
+    path:str|Path, # the file
+)->Listing:
+    "Read the outlines of one image, and its flags."
+    record = Record(str(d['imagePath']), [], str(path), boxes=[])
+    for s in d['shapes']:
+        name = _label_of(s, str(path))
+        if name not in record.yes: record.yes.append(name)
+        points = s.get('points') or []
+        if s.get('shape_type')=='rectangle' and len(points)==2:
+            xs, ys = zip(*points)
+            box = [min(xs), min(ys), max(xs)-min(xs), max(ys)-min(ys)]
+            if _is_box(box): record.boxes.append((name, *box))
+    flags = [n for n, v in (d.get('flags') or {}).items() if v is True and n not in record.yes]
+    record.yes += flags
+    return Listing('labelme', '', [record])
+
+def _elsewhere(d)->str:
+    "Say what a JSON of another kind is, and what to do."
+    first = d[0] if isinstance(d, list) and d else d
+    if isinstance(first, dict) and 'data' in first and 'annotations' in first:
+        return "is Label Studio's own JSON; export it as CSV (choices) or COCO (boxes)"
+    values = list(d.values()) if isinstance(d, dict) else []
+    if '_via_img_metadata' in (d or ()) or any(isinstance(v, dict) and 'regions' in v
+                                               for v in values):
+        return 'is of the VGG Image Annotator; export it as COCO'
+    return ('is neither COCO (images, categories, annotations), nor CreateML, labelme, or image '
+            'labels of FiftyOne; export the annotations as COCO')
 
 # %% ../nbs/01c_annotations.ipynb #52e8875c
 def list_fiftyone(
@@ -356,26 +418,42 @@ def list_fiftyone(
 def _is_createml(d)->bool:
     "Tell whether this is a list of images, each with its labels."
     return isinstance(d, list) and bool(d) and all(
-        isinstance(r, dict) and ('image' in r or 'imagefilename' in r) and 'data' not in r
+        isinstance(r, dict) and isinstance(_first(r, _IMAGE_KEYS), str) and 'data' not in r
         for r in d)
+
+def _read(path:Path):
+    "Read JSON, or an object from each line; {image: labels} becomes a list of objects."
+    if path.suffix.lower()=='.jsonl':
+        lines = enumerate(read_text(path).splitlines(), 1)
+        return [_line(line, f'{path}, line {k}') for k, line in lines if line.strip()]
+    d = read_json(path, hook=lean)
+    named = isinstance(d, dict) and all(os.path.splitext(k)[1].lower() in SUFFIXES for k in d)
+    if not named or any(isinstance(v, dict) for v in d.values()): return d
+    return [dict(image=k, labels=v) for k, v in d.items()]
+
+def _line(line:str, where:str)->dict:
+    "Read one line of JSON."
+    try: return json.loads(line, object_hook=lean)
+    except ValueError as e:
+        raise FsicError(f'{where}: not valid JSON ({e}); correct it.') from e
 
 def list_json(
     path:Path, # the file
     root:Path, # the data set's folder
 )->Listing:
     "Read a JSON file in whichever form it has."
-    d = read_json(path, hook=lean)
-    if _is_createml(d): out = list_createml(d, path)
+    d = _read(path)
+    labelme = isinstance(d, dict) and 'imagePath' in d and isinstance(d.get('shapes'), list)
+    if labelme: out = list_labelme(d, path)
+    elif _is_createml(d): out = list_createml(d, path)
     elif isinstance(d, dict) and isinstance(d.get('labels'), dict): out = list_fiftyone(d, path)
     elif isinstance(d, dict) and {'images', 'categories', 'annotations'} & d.keys():
         out = list_coco(d, path)
-    else:
-        raise FsicError(f'{path}: is neither COCO (images, categories, annotations), nor CreateML, '
-                        'nor image labels of FiftyOne; export the annotations as COCO.')
-    part, _ = part_word(path, root)
+    else: raise FsicError(f'{path}: {_elsewhere(d)}.')
+    part, _ = part_word(path.with_name('_.json') if labelme else path, root) # an image is no part
     here = image_folder(path, root)
     for r in out.records:
-        r.part = part
+        r.part = r.part or part
         r.here = here
     return out
 
@@ -430,8 +508,9 @@ def without_upload_prefix(
         m = re.fullmatch(r'[0-9a-f]{8}-(.+)', sought_names(r.image)[1])
         if m and not find(r.image, r.here, r.part): short.setdefault(m[1], []).append(r)
     found = [(n, some[0]) for n, some in short.items()
-             if len(some)==1 and find(n, some[0].here, some[0].part)]
-    for n, r in found: r.image = n
+             if len({r.image for r in some})==1 and find(n, some[0].here, some[0].part)]
+    for n, _ in found:
+        for r in short[n]: r.image = n
     return len(found)
 
 # %% ../nbs/01c_annotations.ipynb #3dc96198
@@ -442,10 +521,10 @@ def read_coco(
     pictures:str|Path|None=None, # the only folder to look for images in; None: the usual places
     negatives:bool=False, # keep images without any label
 )->ImageSet: # named 'coco' if the categories are COCO's own, else like its folder
-    "Read the JSON of COCO, LVIS, Roboflow, CVAT, Label Studio, FiftyOne or CreateML."
+    "Read the JSON of COCO, LVIS, Roboflow, CVAT, Label Studio, FiftyOne, CreateML or labelme."
     root = Path(root).expanduser()
     annotations = annotations or None
-    if root.is_file() and root.suffix.lower()=='.json' and annotations is None:
+    if root.is_file() and root.suffix.lower() in ('.json', '.jsonl') and annotations is None:
         annotations = [root]
         root = root.parent
         if root.absolute().name.lower()=='annotations': root = root.absolute().parent
@@ -457,11 +536,12 @@ def read_coco(
     listing = join_listings([list_json(p, root) for p in jsons], name)
     if annotations is None and (others := set(all_jsons(root))-set(jsons)):
         some = ', '.join(sorted(os.path.relpath(p, root) for p in others)[:3])
-        listing.notes.append(f'not read: {len(others):,} other files with annotations ({some})')
+        listing.notes.append(f'not read: {how_many(len(others), "files")} with annotations ({some})')
     if n := without_upload_prefix(listing.records, Finder(root, pictures)):
-        listing.notes.append(f'{n:,} names found without the prefix of Label Studio')
+        listing.notes.append(f'found without the prefix of Label Studio: {how_many(n, "names")}')
     images = to_images(listing, root, files, pictures, negatives)
     short = [os.path.relpath(p, root).replace('\\', '/') for p in jsons]
+    if len(short)>20: short = [f'{len(short):,} files']     # labelme writes one for each image
     images.info['annotations'] = [s.removeprefix('annotations/') for s in short]
     return images
 
@@ -535,6 +615,30 @@ def xml_record(
     name = sought_names(tree.findtext('filename') or '')[0]
     return Record(name, yes, str(path), unknown=only, boxes=boxes)
 
+# %% ../nbs/01c_annotations.ipynb #6efa8f97
+def cvat_records(
+    path:Path, # an XML file
+)->list: # of `Record`, none if it is of another kind
+    "Read CVAT's own XML, which lists all images with their tags and outlines."
+    tree = parse_xml(path)
+    if tree.tag!='annotations': return []
+    if tree.find('track') is not None:
+        raise FsicError(f'{path}: is CVAT for video; export it as CVAT for images, or as COCO.')
+    out = []
+    for image in tree.findall('image'):
+        labelled = [o for o in image if o.get('label')]
+        boxes = []
+        for o in labelled:
+            ends = [o.get(k) for k in ('xtl', 'ytl', 'xbr', 'ybr')]
+            try: x, y, right, bottom = map(float, ends)
+            except (TypeError, ValueError): continue               # a tag or an outline
+            boxes.append((o.get('label'), x, y, right-x, bottom-y))
+        yes = list(dict.fromkeys(o.get('label') for o in labelled))
+        where = f'{path}, image {image.get("id")}'
+        out.append(Record(image.get('name') or '', yes, where, part=image.get('subset') or '',
+                          boxes=boxes))
+    return out
+
 # %% ../nbs/01c_annotations.ipynb #6efa8f98
 def list_xml(
     root:Path, # the data set's folder
@@ -550,8 +654,12 @@ def list_xml(
     count = Counter()
     for path, top, sub in xmls:
         r = xml_record(path, difficult)
-        count['others'] += r is None
-        if r is None: continue
+        if r is None:
+            some = cvat_records(path)
+            count['others' if not some else 'cvat'] += 1
+            seen.update(find(r.image, r.here, r.part) for r in some)
+            out.records += some
+            continue
         key = f'{sub}/{path.stem}' if sub else path.stem
         of = [i for i in (key, path.stem) if (top, i) in unread]
         unread.difference_update((top, i) for i in of)
@@ -564,9 +672,11 @@ def list_xml(
         else: out.records.append(r)
         if difficult!='unknown': r.unknown = ()
     out.left_out = {ONLY_DIFFICULT: count['hard'], 'listed images without an XML file': len(unread)}
-    if count['others']: out.notes.append(f'passed over: {count["others"]:,} other XML files')
+    if count['cvat']: out.dialect = 'XML of CVAT'
+    if n := count['others']: out.notes.append(f'passed over: {how_many(n, "files")} of another kind of XML')
     if n := sum(twice for _, twice in parts.values()):
-        out.notes.append(f'in two lists of ImageSets: {n:,} images, which count for the first')
+        out.notes.append(f'in two lists of ImageSets: {how_many(n, "images")}, which count for '
+                         'the first')
     out.names = _label_order(out.records, parts)
     return out, seen
 
@@ -600,6 +710,7 @@ def read_voc_own(
 )->ImageSet: # named like its folder
     "Read PASCAL VOC's XML with labels of one's own (labelImg, CVAT, Roboflow ...)."
     root = Path(root).expanduser()
+    if root.is_file() and root.suffix.lower()=='.xml': root = root.parent
     check_difficult(difficult)
     if not root.is_dir():
         raise FsicError(f'{root}: no such folder; give the folder that holds the XML files and '
@@ -607,10 +718,11 @@ def read_voc_own(
     find = Finder(root, pictures)
     listing, seen = list_xml(root, find, difficult)
     if not listing.records and not any(listing.left_out.values()):
-        raise FsicError(f'{root}: no XML annotation of PASCAL VOC is in it; give the folder that '
-                        'holds VOC2007 and VOC2012, or your XML files and images.')
+        remedy = or_else(root, 'voc', 'give the folder that holds VOC2007 and VOC2012, or your '
+                                      'XML files and images')
+        raise FsicError(f'{root}: no XML annotation of PASCAL VOC or CVAT is in it{remedy}.')
     if n := _not_annotated(find, seen):
-        listing.notes.append(f'not annotated: {n:,} images beside these have no XML file')
+        listing.notes.append(f'without an XML file: {how_many(n, "images")} beside these')
     images = to_images(listing, root, files, pictures, negatives)
     images.info['difficult'] = difficult
     return images

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from filelock import FileLock, Timeout
 from .core import FsicError, atomic, progress
-from .data import ImageSet
+from .data import ImageSet, how_many
 from .pictures import file_bytes, open_rgb
 from .readers import MANIFEST_TEXT, read, read_manifest
 
@@ -178,6 +178,7 @@ def prepare_data(
 )->int: # 0, or 1 if an image is broken
     "Read a data set, check all its images, and say what was understood and found."
     images = read(data, root, **{'files': 'unchecked', 'negatives': True, **options})
+    if not any(map(os.path.exists, images.paths)): read(data, root, **{**options, 'files': 'all'})
     for line in images.describe(): say(line)
     root = Path(root).expanduser().absolute()
     root = root if root.is_dir() else root.parent
@@ -185,8 +186,8 @@ def prepare_data(
     records = prepare_tree(images, out, workers, None if far else root)
     broken = [r['broken'] for r in records if 'broken' in r]
     copies = find_copies(records)
-    say(f'{len(records)-len(broken):,} images are whole, {len(broken):,} are broken, '
-        f'{sum(len(c)-1 for c in copies):,} are copies of another one')
+    say(f'whole: {how_many(len(records)-len(broken), "images")}, broken: {len(broken):,}, '
+        f'copies of another one: {sum(len(c)-1 for c in copies):,}')
     for found in (broken, [f'the same content: {", ".join(c)}' for c in copies]):
         for line in found[:20]: say('  '+line)
         if len(found)>20: say(f'  and {len(found)-20:,} more, see the manifest')

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['PART_NAMES', 'PLACES', 'Record', 'part_of', 'inside', 'Folder', 'Finder', 'sought_names', 'Listing', 'one_spelling',
-           'join_records', 'find_files', 'table_of', 'to_images']
+           'join_records', 'find_files', 'table_of', 'to_images', 'or_else']
 
 # %% ../nbs/01b_records.ipynb #40b381cc
 import os, re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from fastcore.basics import patch
 from jaxtyping import Bool
 from .core import FsicError
-from .data import FILES, ImageSet, plain_name
+from .data import FILES, ImageSet, how_many, plain_name
 from .pictures import SUFFIXES
 
 # %% ../nbs/01b_records.ipynb #3e597382
@@ -39,7 +40,7 @@ def part_of(
     name:str, # of a folder, a file or a cell, such as 'Validation' or 'train2017'
 )->str|None: # 'train', 'val' or 'test'; '' for a default; None if it is no part's name
     "Return which part a name stands for."
-    return PART_NAMES.get(re.sub(r'[\d_\-]+$', '', name.strip()).lower())
+    return PART_NAMES.get(re.sub(r'([_\- ]?set)?[\d_\-]*$', '', name.strip().lower()))
 
 # %% ../nbs/01b_records.ipynb #8a4365a9
 PLACES = ('{here}', '{root}', '{root}/images', '{root}/images/{part}', '{root}/{part}',
@@ -100,6 +101,7 @@ class Finder:
         self.pictures = str(pictures)
         self.listed = {}   # path -> Folder
         self.known = {}    # what was walked -> path
+        self.below = None  # plain name -> files of all folders, if `anywhere` was asked
 
     def folder(self,
         path:str, # of a folder
@@ -144,7 +146,7 @@ def __call__(self:Finder,
     "Return the file that is meant by a name, or None."
     raw = name
     name, base = sought_names(name)
-    tries = [raw, name]
+    tries = [raw, name, unquote(name)]               # my%20cat.jpg
     if os.path.splitext(base)[1].lower() in SUFFIXES:
         tries += [name[k+1:] for k, c in enumerate(name) if c=='/'] # without a folder, two, ...
     tries = [n for n in dict.fromkeys(tries) if not _LEADS_OUT.search(n.replace('\\', '_'))]
@@ -157,9 +159,29 @@ def __call__(self:Finder,
 def sought_names(
     name:str, # as it is written in a list
 )->tuple: # with forward slashes, and without folders
-    "Return a file name as it is sought."
-    name = name.strip().replace('\\', '/').removeprefix('./')
+    "Return a file name as it is sought; of an address, the path counts."
+    name = name.strip()
+    if '://' in name or '?d=' in name:              # ?d=: the local files of Label Studio
+        at = urlsplit(name)
+        name = parse_qs(at.query).get('d', [unquote(at.path)])[0]
+    name = name.replace('\\', '/').removeprefix('./')
     return name, name.rsplit('/', 1)[-1]
+
+@patch
+def anywhere(self:Finder,
+    name:str, # as it is written in a list
+)->str|None: # the path of the file
+    "Return the only file below the root that has a name, in whatever folder."
+    if self.below is None:
+        self.below = {}
+        for folder, below, _ in os.walk(self.root):
+            below[:] = sorted(n for n in below if n[0]!='.' and n!='__MACOSX')
+            for key, some in self.folder(folder).alike.items():
+                self.below.setdefault(key, []).extend(f'{folder}/{n}' for n in some)
+    name, base = map(plain_name, sought_names(name))
+    some = self.below.get(base, [])
+    some = [p for p in some if plain_name(p).endswith(f'/{name}')] or some
+    return some[0] if len(some)==1 else None
 
 # %% ../nbs/01b_records.ipynb #78fe27ad
 @dataclass
@@ -219,7 +241,7 @@ def _check_found(records:list, found:list):
     first = {}
     for r, p in zip(records, found):
         name, base = sought_names(r.image)
-        if p is None and _LEADS_OUT.search(name): inside('', name, r.where)
+        if p is None and (not base or '..' in name.split('/')): inside('', name, r.where)
         old, where = first.setdefault(p, (name[:-len(base)], r.where))
         if p and old!=name[:-len(base)]:
             raise FsicError(f'{r.where}: {r.image} and {old}{base} ({where}) both lead to {p}; '
@@ -239,6 +261,7 @@ def find_files(
     "Find the file of every record; one that is missing or empty is an error where all are needed."
     if files not in FILES: raise FsicError(f"files={files!r}: use {', '.join(FILES)}.")
     found = [find(r.image, r.here, r.part) for r in records]
+    if not any(found) and find.places==PLACES: found = [find.anywhere(r.image) for r in records]
     _check_found(records, found)
     if files=='unchecked':
         return [p or _guess(find, r) for p, r in zip(found, records)]
@@ -290,6 +313,20 @@ def table_of(
     for i, s in enumerate(sets): labels[i, [col[n] for n in s]] = True
     return labels
 
+# %% ../nbs/01b_records.ipynb #a4d00962
+def _about_files(pairs:list, find:Finder)->list: # of lines
+    "Say where images lie that were sought in all folders, and which are in several parts."
+    lines = []
+    if find.below is not None:
+        there = [os.path.dirname(p) for _, p in pairs if os.path.exists(p)]
+        folders = dict.fromkeys(os.path.relpath(d, find.root) for d in there)
+        some = ', '.join(list(folders)[:3])+', ...'*(len(folders)>3)
+        lines.append(f'images found in: {some}')
+    parts = {}
+    for r, p in pairs: parts.setdefault(p, set()).add(part_of(r.part) or r.part)
+    both = Counter(', '.join(sorted(some)) for some in parts.values() if len(some)>1)
+    return lines+[f'images in several parts: {k:,} ({some})' for some, k in both.items()]
+
 # %% ../nbs/01b_records.ipynb #a4d00961
 def to_images(
     listing:Listing,
@@ -302,20 +339,49 @@ def to_images(
     spelt = one_spelling(listing.records)
     records = [r for r in listing.records if negatives or r.yes]
     if not any(r.yes for r in records):
-        why = ''.join(f', without {k:,} {w}' for w, k in listing.left_out.items() if k)
+        why = ''.join(f', without {how_many(k, w)}' for w, k in listing.left_out.items() if k)
         raise FsicError(f'{root}: no image carries a label ({listing.dialect}, '
-                        f'{len(listing.records)} images{why}); '
+                        f'{how_many(len(listing.records), "images")}{why}); '
                         'give the annotations that belong to these images.')
     out = dict(listing.left_out)
-    found = find_files(records, Finder(root, pictures), files)
+    find = Finder(root, pictures)
+    found = find_files(records, find, files)
     pairs = [(r, p) for r, p in zip(records, found) if p is not None]
     joined = join_records([r for r, _ in pairs], [p for _, p in pairs])
     out['images without a label'] = len(listing.records)-len(records)
     out['images without a file'] = len(records)-len(pairs)
     names = listing.names or sorted(spelt)
     if not listing.keep_empty: names = _used(names, joined, out)
-    notes = list(listing.notes)
+    notes = [*listing.notes, *_about_files(pairs, find)]
     if twice := len(pairs)-len(joined):
-        notes.append(f'united: {twice:,} records of an image listed before')
+        notes.append(f'united: {how_many(twice, "records")} of an image listed before')
     info = dict(dialect=listing.dialect, listed=len(listing.records), left_out=out, notes=notes)
     return _tables(listing.name, joined, names, info)
+
+# %% ../nbs/01b_records.ipynb #88d2d0bf
+_CLUES = (
+    ('COCO', 'read it with --data coco', 'annotations/instances*.json _annotations.coco.json '
+             '*/_annotations.coco.json'),
+    ('CVAT', 'read it with --data voc', 'annotations.xml */annotations.xml'),
+    ('PASCAL VOC', 'read it with --data voc', '[aA]nnotations/*.xml */[aA]nnotations/*.xml *.xml '
+                   'train/*.xml'),
+    ('YOLO', 'export it as COCO or PASCAL VOC', 'labels/*.txt */labels/*.txt labels/*/*.txt '
+             'data.yaml'),
+    ('TFRecord', 'export it as COCO or PASCAL VOC', '*.tfrecord* */*.tfrecord*'),
+    ('Parquet', 'write a CSV file with the columns image and labels', '*.parquet */*.parquet'),
+    ('a workbook', 'save the table as CSV in UTF-8', '*.xlsx *.xls *.ods'),
+    ('a table', 'read it with --data csv', '*.csv *.tsv */*.csv'),
+    ('JSON', 'read it with --data coco', '*.json *.jsonl */*.jsonl annotations/*.json'),
+    ('an archive', 'unpack it', '*.zip *.tar *.tar.gz *.tgz *.7z *.rar'))
+
+def or_else(
+    root:str|Path, # a folder in which a reader found nothing
+    data:str,      # the name of that reader
+    remedy:str,    # what to do if nothing else is recognised
+)->str: # the end of an error
+    "Say what a folder holds instead, and what to do."
+    for what, do, globs in _CLUES:
+        files = (p for g in globs.split() for p in Path(root).glob(g) if p.name[0]!='.')
+        if not do.endswith(f'--data {data}') and (p := min(files, default=None)):
+            return f', but {p.relative_to(root).as_posix()} looks like {what}; {do}'
+    return f'; {remedy}' if remedy else ''

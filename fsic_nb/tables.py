@@ -11,10 +11,11 @@ import ast, codecs, csv, hashlib, io, json, os, re, unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from .annotations import without_upload_prefix
 from .core import FsicError
-from .data import ImageSet, plain_name
+from .data import ImageSet, how_many, plain_name
 from .pictures import SUFFIXES
-from .records import Finder, Listing, Record, join_records, part_of, to_images
+from .records import Finder, Listing, Record, join_records, or_else, part_of, to_images
 
 # %% ../nbs/01d_tables.ipynb #1d000011
 def _text(path:Path)->str:
@@ -24,8 +25,9 @@ def _text(path:Path)->str:
         raise FsicError(f'{path}: cannot be read ({e.strerror}); '
                         'give a CSV file, or the folder that holds it.') from e
     wide = b[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    if b[:2]==b'PK':
-        raise FsicError(f'{path}: is a workbook or an archive; save the table as CSV in UTF-8.')
+    if b[:2]==b'PK' or b[:4]==b'PAR1':
+        raise FsicError(f'{path}: is a workbook, an archive or Parquet; save the table as CSV in '
+                        'UTF-8.')
     try: text = b.decode('utf-16' if wide else 'utf-8-sig')
     except UnicodeDecodeError as e:
         raise FsicError(f'{path}: byte {e.start} is not {"UTF-16" if wide else "UTF-8"}; '
@@ -54,9 +56,9 @@ def separator_of(
     return max(votes, key=votes.get, default=',')
 
 # %% ../nbs/01d_tables.ipynb #1d00001a
-_IMAGE = re.compile('(image|img|picture|pic|photo|file|frame)(s|ids?|names?|paths?|file|filename|'
+_IMAGE = re.compile('(image|img|picture|pic|photo|file|frame|bild|datei)(s|ids?|names?|paths?|file|filename|'
                     'filepath|urls?|uri|link)?|fname|fpath|relpath|basename')
-_VAGUE = re.compile('(image)?(id|name|path|url|uri|key)')
+_VAGUE = re.compile('(image)?(id|idcode|name|path|url|uri|key)')
 
 def _plain_key(heading:str)->str:
     "Return a heading as it is compared: Image_Name is imagename."
@@ -97,12 +99,20 @@ def _rows(path:Path, text:str, sep:str)->list: # of `Row`
             out.append(Row(cells, f'{path}, line {reader.line_num or k+1}', here=here))
     except csv.Error as e:
         raise FsicError(f'{path}, line {reader.line_num}: no valid CSV ({e}); correct it.') from e
-    return out
+    return _of_celeba(out) if sep==' ' else out
 
-def _at_blank(line:str)->list: # two cells
-    "Split a line behind the image's name."
+def _at_blank(line:str)->list: # of cells
+    "Split a line behind the image's name, and between numbers."
     at = re.match(rf'(.*?\.{_END}|\S+)\s+(.*)', line.strip(), re.I)
-    return [c.strip('"') for c in at.groups()] if at else [line]
+    if not at: return [line]
+    name, rest = (c.strip('"') for c in at.groups())
+    return [name, *(rest.split() if re.fullmatch(r'[-\d\s]+', rest) else [rest])]
+
+def _of_celeba(out:list)->list: # of `Row`
+    "Make a heading of a line that only names the columns of numbers, and drop the one before it."
+    names = ' '.join(out[1].cells).split() if len(out)>2 else ()
+    if len(out[0].cells)>1 or not names or len(out[2].cells)!=len(names)+1>2: return out
+    return [Row(['image', *names], out[1].where, here=out[1].here), *out[2:]]
 
 def _is_comment(cells:list)->bool:
     "Say whether a row is a comment, or Excel's line about the separator."
@@ -114,17 +124,20 @@ def _cells(rows:list, j:int)->list: # of str
     "Take a column; a row that is too short has nothing there."
     return [r.cells[j] if j<len(r.cells) else '' for r in rows]
 
-def _image_column(rows:list)->tuple: # number; whether its cells have endings
-    "Find the column of images."
+def _image_column(rows:list, find)->tuple: # number; whether its cells have endings
+    "Find the column of images: the likeliest, unless only the files of another are there."
     width = max(len(r.cells) for r in rows)
     body = rows[1:1001] or rows
     share = [sum(map(_is_image, _cells(body, j)))/len(body) for j in range(width)]
-    if max(share)>=.5: return share.index(max(share)), True
+    some = sorted((j for j in range(width) if share[j]>=.5), key=lambda j: -share[j])
     keys = [_plain_key(c) for c in rows[0].cells]
-    for words in (_IMAGE, _VAGUE):
-        for j, k in enumerate(keys):
-            if words.fullmatch(k): return j, False
-    return 0, False
+    some += [j for words in (_IMAGE, _VAGUE) for j, k in enumerate(keys) if words.fullmatch(k)]
+    some += range(width)
+    def there(j):
+        some = [Record(c, [], '', here=rows[0].here) for c in _cells(body[:50], j) if c]
+        return any(find(r.image, r.here) for r in some) or without_upload_prefix(some, find)
+    image = next(filter(there, some), some[0])
+    return image, share[image]>=.5
 
 # %% ../nbs/01d_tables.ipynb #1d000022
 def _has_heading(rows:list, image:int, endings:bool, find)->bool:
@@ -145,7 +158,8 @@ NO = set().union(*(no for _, no in _FLAGS))
 NOT_SAID = {'', '-1', '-1.0', '?', 'nan'}
 
 _LABEL = re.compile('(image|object|class|category|label|tag|true)?(labels?|tags?|class(es)?|'
-                    'categor(y|ies)|targets?|genres?|keywords?|concepts?|annotations?|objects?)'
+                    'categor(y|ies)|targets?|genres?|keywords?|concepts?|annotations?|objects?|'
+                    'choices?|klassen?|kategorien?)'
                     r'(names?|texts?|list|strings?)?\d*')
 _SPLIT = re.compile('(data)?(split|subset|partition|mluse|phase|folds?)')
 _IS_PART = re.compile('is(valid|val|validation|test|train|training)(image|set)?')
@@ -221,9 +235,10 @@ def _words(heading:str)->list:
 def _no_label(j:int, heads:list, rows:list)->FsicError:
     "Say that a column holds numbers that are no labels."
     some = next((c for c in _cells(rows, j) if c.lower() not in YES|NO|NOT_SAID), '')
+    two = f', or {some.replace(",", ";")} for two labels' if ',' in some else ''
     return FsicError(f'{rows[0].where}: column {heads[j] or j+1} holds numbers such as {some}, '
                      'and a probability or an amount is no label; write 1 where the label is there '
-                     'and 0 elsewhere, or take the column out.')
+                     f'and 0 elsewhere{two}, or take the column out.')
 
 def _refuse_amounts(columns:Columns, kinds:dict, heads:list, rows:list):
     "Raise if a label would be a fraction, or a number stands among flags."
@@ -266,6 +281,8 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     if not named and not flags and len(of('text'))==1 and columns.box: named = of('text')
     if named and (columns.box or not _flags_win(named, flags, heads, rows)):
         columns.labels = text or named
+    elif len(flags)==1 and 'text' in map(kinds.get, rest):
+        raise _unclear(flags+rest, kinds, heads, rows)
     elif flags: columns.flags = flags
     elif len(rest)==1 or rest and len({_plain_key(heads[j]).rstrip('0123456789') for j in rest})==1:
         columns.labels = rest
@@ -316,6 +333,7 @@ def _list_in(cell:str, where:str)->list|None: # None: the cell is no list
         if value is None and not re.search(r'[\'"]\s+[\'"]', inner):
             try: value = parse(cell)
             except (ValueError, SyntaxError): pass
+    if isinstance(value, dict) and list(value)==['choices']: return value['choices'] # Label Studio
     if cell[0]!='[' and not isinstance(value, (set, tuple)): return None
     if value is None or any(isinstance(v, (list, dict)) for v in value):
         raise FsicError(f"{where}: {cell[:60]!r} is no list of labels; write ['cat', 'dog'].")
@@ -349,10 +367,11 @@ def split_cells(
         fewer = len(known | pieces), len({*known, *many})
         lengths = {len(split[c]) for c in plain}
         clear = mark==',' or 2*fewer[0]<=fewer[1] and len(lengths)>2
-        name = fewer[0]>fewer[1] and not (mark==',' and pieces & known)
+        numbers = mark==' ' and all(map(str.isdigit, pieces)) and bool(pieces-{'0', '1'})
+        name = fewer[0]>fewer[1] and not (mark==',' and pieces & known) and not numbers
         if not many or name and (own or mark!=','):
             if many and not note: note = f'cells: names have {word}, such as {many[0]!r}'
-        elif fewer[0]<fewer[1] and clear and not (own and mark!=','):
+        elif numbers or fewer[0]<fewer[1] and clear and not (own and mark!=','):
             note = f'cells: {word} separate labels, {fewer[0]} in all ({fewer[1]} different cells)'
             done.update((c, split[c]) for c in many)
             break
@@ -381,6 +400,7 @@ def _flag_records(heading:list, rows:list, columns:Columns)->list: # of `Record`
         if k>1: raise FsicError(f'{rows[0].where}: {k} columns are called {n}; keep one.')
     cells = {c.lower() for j in columns.flags for c in _cells(rows, j)}
     silent = NOT_SAID if cells & NO else NOT_SAID-{''}
+    if not cells & (NO | {''}): silent = silent-{'-1', '-1.0'}   # 1 and -1, as CelebA has it
     first = {}
     out = []
     for r in rows:
@@ -476,18 +496,11 @@ def _about(sep:str, heading:list|None, columns:Columns, width:int)->list: # of l
     if odd: lines.append(f'column {odd[0]}: read as a label; call it is_{odd[0]} if it is a part')
     return lines + ([f'not read: {call(left)}'] if left else [])
 
-def _leaks(records:list)->list: # of lines
-    "Say how many images lie in several parts."
-    parts = defaultdict(set)
-    for r in records: parts[r.image, r.here].add(part_of(r.part) or r.part)
-    both = Counter(', '.join(sorted(p)) for p in parts.values() if len(p)>1)
-    return [f'images in several parts: {k:,} ({p})' for p, k in both.items()]
-
 # %% ../nbs/01d_tables.ipynb #1d000062
 def _listing(tables:list, name:str, find)->Listing:
     "Make a listing of the rows of all tables, which are (separator, rows)."
     sep, first = tables[0]
-    image, endings = _image_column(first)
+    image, endings = _image_column(first, find)
     heading = first[0].cells if _has_heading(first, image, endings, find) else None
     rows = []
     for _, some in tables:
@@ -504,7 +517,7 @@ def _listing(tables:list, name:str, find)->Listing:
     if columns.flags: records, note = _flag_records(heading, rows, columns), ''
     else: records, note = _label_records(heading, rows, columns)
     width = max(len(r.cells) for r in rows)
-    notes = [*_about(sep, heading, columns, width), *filter(None, [note]), *_leaks(records)]
+    notes = [*_about(sep, heading, columns, width), *filter(None, [note])]
     labels = [unicodedata.normalize('NFC', heading[j]) for j in columns.flags] or None
     return Listing(_dialect(records, columns), name, records, labels, notes=notes)
 
@@ -512,7 +525,8 @@ def _listing(tables:list, name:str, find)->Listing:
 def _csv_files(root:Path)->dict: # path -> part
     "Find the tables to read: a file, labels.csv, the only one, or one for each part."
     if not root.is_dir(): return {root: ''}
-    here = sorted(p for p in root.iterdir() if p.suffix.lower() in ('.csv', '.tsv'))
+    here = sorted(p for p in root.iterdir()
+                  if p.suffix.lower() in ('.csv', '.tsv') and p.name[0]!='.')
     named = [p for p in here if p.name.lower()=='labels.csv']
     if named or len(here)==1: return {(named or here)[0]: ''}
     parts = {p: p.stem for p in here}
@@ -523,8 +537,9 @@ def _csv_files(root:Path)->dict: # path -> part
     if parts and all(map(part_of, parts.values())) and len(set(parts.values()))==len(parts):
         return parts
     if not parts:
-        raise FsicError(f'{root}: no CSV file is in it; give a table such as labels.csv, or read '
-                        'a folder for each label with --data folder.')
+        remedy = or_else(root, 'csv', 'give a table such as labels.csv, or read a folder for each '
+                                      'label with --data folder')
+        raise FsicError(f'{root}: no CSV file is in it{remedy}.')
     names = ', '.join(str(p.relative_to(root)) for p in list(parts)[:8])
     raise FsicError(f'{root}: {len(parts)} CSV files are in it ({names}); '
                     f'give one, such as --root {next(iter(parts))}.')
@@ -561,7 +576,10 @@ def read_csv(
         for r in rows: r.part = part
         tables.append((sep, rows))
     name = _set_name(list(paths))
-    listing = _listing(tables, name, Finder(folder, pictures))
+    find = Finder(folder, pictures)
+    listing = _listing(tables, name, find)
+    if n := without_upload_prefix(listing.records, find):
+        listing.notes.append(f'found without the prefix of Label Studio: {how_many(n, "names")}')
     listing.notes = listing.notes if len(paths)==1 else [f'files: {len(paths)}', *listing.notes]
     return to_images(listing, folder, files, pictures, negatives)
 
@@ -574,6 +592,7 @@ class Tree:
     "Hold all files below a folder; folders are tuples of names."
     images:list = field(default_factory=list) # (folder, name)
     others:list = field(default_factory=list) # (folder, name) of files that are no images
+    lost:list = field(default_factory=list) # the same of links that lead nowhere
     folders:list = field(default_factory=list) # all of them
 
 def _walk(path:str, tree:Tree, folder:tuple=(), above:tuple=()):
@@ -589,9 +608,11 @@ def _walk(path:str, tree:Tree, folder:tuple=(), above:tuple=()):
         elif e.is_file():
             some = tree.images if _is_image(e.name) else tree.others
             some.append((folder, e.name))
+        elif e.is_symlink(): tree.lost.append((folder, e.name))
 
 # %% ../nbs/01d_tables.ipynb #1d000074
-_WRAPPERS = {'images', 'image', 'imgs', 'img', 'pictures', 'photos', 'data', 'dataset'}
+_WRAPPERS = {'images', 'image', 'imgs', 'img', 'pictures', 'photos', 'data', 'dataset',
+             'jpegimages'}
 
 def place_folders(
     counts:dict, # folder, a tuple of names -> number of images in it
@@ -604,21 +625,23 @@ def place_folders(
         inner = {d: rest[1:] for d, rest in inner.items()}
     flat = [d for d, rest in inner.items() if not rest]
     if flat:
-        raise FsicError(f'{"/".join([str(root), *flat[0]])}: images ({counts[flat[0]]}) lie in no '
-                        "label's folder; move each into a folder called like its label.")
+        raise _no_label_folder(flat[0], counts, root)
     tops = sorted({rest[0] for rest in inner.values()})
     parts = [t for t in tops if part_of(t) is not None]
-    odd = parts + [t for t in tops if plain_name(t)=='images']
+    odd = parts + [t for t in tops if plain_name(t) in ('images', 'jpegimages')]
     alone = len(odd)==1<len(tops) and all(len(d)==1 for d in inner.values() if d[0] in odd)
-    if parts and len(parts)==len(tops): return _parts_first(inner, counts, tops, root), ''
+    if parts and len(parts)==len(tops):
+        return _parts_first(inner, counts, tops, root)
     if odd and not (parts and alone): raise _parts_or_labels(odd, tops, root)
     if len(tops)==1: _one_label(inner, tops[0], root)
     def part(d): return d[1] if len(d)>1 and part_of(d[1]) else ''
+    note = _below_labels({d: (rest[0], *rest[1+bool(part(rest)):]) for d, rest in inner.items()},
+                         root)
     return ({d: (rest[0], part(rest)) for d, rest in inner.items()},
-            f'folder {odd[0]}: read as a label' if odd else '')
+            f'folder {odd[0]}: read as a label' if odd else note)
 
 # %% ../nbs/01d_tables.ipynb #1d000075
-def _parts_first(inner:dict, counts:dict, tops:list, root)->dict: # folder -> (label, part)
+def _parts_first(inner:dict, counts:dict, tops:list, root)->tuple: # see `place_folders`
     "Take labels below parts."
     for t in tops:                                   # train/images/cat
         own = {d: rest for d, rest in inner.items() if rest[0]==t}
@@ -626,29 +649,49 @@ def _parts_first(inner:dict, counts:dict, tops:list, root)->dict: # folder -> (l
             inner = {**inner, **{d: (t, *rest[2:]) for d, rest in own.items()}}
     flat = [d for d, rest in inner.items() if len(rest)==1 or plain_name(rest[1]) in _WRAPPERS]
     if len(flat)==len(inner):
-        some = ', '.join(f'{"/".join(d)} ({counts[d]} images)' for d in flat[:4])
-        raise FsicError(f'{root}: {some} may be {len(flat)} labels or parts without labels; put a '
+        some = ', '.join(f'{"/".join(d)} ({how_many(counts[d], "images")})' for d in flat[:4])
+        raise FsicError(f'{root}: {some} may be labels, or parts without labels; put a '
                         f"folder for each label into each part, such as {tops[0]}/cat, or rename "
                         'folders that are labels.')
     if flat:
-        raise FsicError(f'{root}/{"/".join(flat[0])}: images ({counts[flat[0]]}) lie in no '
-                        "label's folder; move each into a folder called like its label.")
-    return {d: (rest[1], rest[0]) for d, rest in inner.items()}
+        raise _no_label_folder(flat[0], counts, root)
+    note = _below_labels({d: rest[1:] for d, rest in inner.items()}, root)
+    return {d: (rest[1], rest[0]) for d, rest in inner.items()}, note
+
+def _no_label_folder(folder:tuple, counts:dict, root)->FsicError:
+    "Say that images lie where no label is."
+    return FsicError(f'{"/".join([str(root), *folder])}: images ({counts[folder]}) lie in no '
+                     "label's folder; move each into a folder called like its label, or elsewhere "
+                     'if it has none.')
+
+def _below_labels(inner:dict, root)->str: # inner: folder -> (label, folders below it)
+    "Raise if folders below may be the labels as well; if it is only some of them, say so."
+    sub = {d for d, (_, *rest) in inner.items() if rest and plain_name(rest[0]) not in _WRAPPERS}
+    labels = {label for label, *_ in inner.values()}
+    if len(sub)==len(inner) and 1<len(labels)<len({*inner.values()}):
+        tops, below = ([*dict.fromkeys(rest[k] for rest in inner.values())] for k in (0, -1))
+        raise FsicError(f'{root}: labels may be {", ".join(tops[:3])}, or the folders in them '
+                        f'({", ".join(below[:3])}); move the images of each label into one '
+                        'folder, without any between.')
+    some = ', '.join(sorted('/'.join(d) for d in sub)[:3])
+    return f'read as the label above: {how_many(len(sub), "folders")} ({some})' if sub else ''
 
 def _parts_or_labels(odd:list, tops:list, root)->FsicError:
     "Say that folders called like parts stand among others."
     others = [t for t in tops if t not in odd]
-    return FsicError(f'{root}: folders {", ".join(odd[:4])} may be parts, or labels like '
+    return FsicError(f'{root}: {", ".join(odd[:4])} may be a part, or a label like '
                      f'{", ".join(others[:4]) or "any other"}; move what is no part elsewhere, or '
                      'rename folders that are labels.')
 
 def _one_label(inner:dict, top:str, root):
     "Raise if all images lie in several folders of a single one."
-    below = sorted({d[1] for d in inner.values() if len(d)>1 and not part_of(d[1])})
-    if len(below)>1 and all(len(d)>1 for d in inner.values()):
+    above = os.path.commonprefix(list(inner.values()))      # PetImages/PetImages
+    below = sorted({d[len(above)] for d in inner.values() if len(d)>len(above)})
+    below = [n for n in below if not part_of(n)]
+    if len(below)>1 and all(len(d)>len(above) for d in inner.values()):
         raise FsicError(f'{root}: {top} may be the only label, or hold the labels '
-                        f'{", ".join(below[:4])}; give --root {root}/{top} for those, or move its '
-                        'images into one folder.')
+                        f'{", ".join(below[:4])}; give --root {root}/{"/".join(above)} for those, '
+                        'or move its images into one folder.')
 
 # %% ../nbs/01d_tables.ipynb #1d000078
 def _same_content(paths:list)->dict: # path -> the first one with that content
@@ -666,7 +709,7 @@ def _same_content(paths:list)->dict: # path -> the first one with that content
 
 def _endings(files:list)->str:
     "Count files by their endings."
-    count = Counter(os.path.splitext(n)[1].lower() or 'no ending' for _, n in files)
+    count = Counter(os.path.splitext(n)[1].lower() or 'without ending' for _, n in files)
     return ', '.join(f'{k} {e}' for e, k in count.most_common(5))
 
 def _empty_folders(tree:Tree)->dict: # reason -> number
@@ -691,22 +734,28 @@ def read_folder(
     _walk(str(root), tree)
     if not tree.images:
         some = f' (but {_endings(tree.others)})' if tree.others else ''
-        raise FsicError(f'{root}: no folder with images is in it{some}; make a folder for every '
-                        'label, with images in it.')
-    place, note = place_folders(Counter(d for d, _ in tree.images), root)
+        remedy = or_else(root, 'folder', 'make a folder for every label, with images in it, whose '
+                                         'names end in .jpg, .png or the like')
+        raise FsicError(f'{root}: no folder with images is in it{some}{remedy}.')
+    try: place, note = place_folders(Counter(d for d, _ in tree.images), root)
+    except FsicError as e:
+        if hint := or_else(root, 'folder', ''):
+            raise FsicError(f'{str(e).rstrip(".")}{hint}.') from e
+        raise
     names = {'/'.join((*d, n)): d for d, n in tree.images}
     same = _same_content([f'{root}/{n}' for n in names])
     records = []
     for name, d in names.items():
         label, part = place[d]
-        label = unicodedata.normalize('NFC', label)
+        label = unicodedata.normalize('NFC', label).strip()
         first = same[f'{root}/{name}'].removeprefix(f'{root}/')
         where = f'{root}, folder {"/".join(d)}'
         records.append(Record(first, [label], where, part=part, here=str(root)))
+    lost = ', '.join('/'.join((*d, n)) for d, n in tree.lost[:3])
     left_out = {f'files of other kinds ({_endings(tree.others)})': len(tree.others),
+                f'links to nothing ({lost})': len(tree.lost),
                 **_empty_folders(tree)}
     with_parts = ', in parts' if any(p for _, p in place.values()) else ''
-    notes = [*filter(None, [note]), *_leaks(records)]
     listing = Listing(f'a folder for each label{with_parts}', root.absolute().name, records,
-                      left_out=left_out, notes=notes)
+                      left_out=left_out, notes=[note] if note else [])
     return to_images(listing, root, files, negatives=negatives)

@@ -5,7 +5,7 @@
 import csv, io, json, re, sys
 from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))   # run as a script, too
 from fsic_nb.records import PLACES
@@ -133,6 +133,35 @@ def write_createml(root, rows, names):
     put(root/'_annotations.createml.json', json.dumps([dict(image=r.name, annotations=notes(r)) for r in rows]))
     for r in rows: draw(root, r, '.')
 
+@dialect('a list in JSON', 'coco', '`labels.json`: `[{"file_name": "1.jpg", "labels": ["cat", "sofa"]}, ...]`', 'negatives')
+def write_json_list(root, rows, names):
+    put(root/'labels.json', json.dumps([dict(file_name=r.name, labels=r.yes) for r in rows]))
+    for r in rows: draw(root, r, '.')
+
+@dialect('JSON lines', 'coco', '`train/metadata.jsonl` beside its images, a line for each: `{"file_name": "1.jpg", "labels": ["cat", "sofa"]}`', 'negatives', 'parts')
+def write_json_lines(root, rows, names):
+    for p, some in rows_by_part(rows).items():
+        put(root/p/'metadata.jsonl', ''.join(json.dumps(dict(file_name=r.name, labels=r.yes))+'\n' for r in some))
+        for r in some: draw(root, r, p)
+
+@dialect('labelme', 'coco', '`1.json` beside `1.jpg`', 'negatives', 'boxes')
+def write_own_labelme(root, rows, names):
+    for r in rows:
+        boxed = {b[0] for b in r.boxes}
+        shapes = [dict(label=n, shape_type='rectangle', points=[[x, y], [x+w, y+h]]) for n, x, y, w, h in r.boxes]
+        flags = {n: n in r.yes for n in names if n not in boxed}
+        put(root/f'{Path(r.name).stem}.json', json.dumps(dict(shapes=shapes, flags=flags, imagePath=r.name, imageData=None)))
+        draw(root, r, '.')
+
+@dialect('COCO panoptic', 'coco', '`annotations/panoptic_*.json`, where nothing else lies beside it', 'negatives', 'boxes')
+def write_panoptic(root, rows, names):
+    d = coco(rows, names)
+    segments = {i['id']: [] for i in d['images']}
+    for a in d['annotations']: segments[a.pop('image_id')].append(a)
+    d['annotations'] = [dict(image_id=i, file_name=f'{i}.png', segments_info=some) for i, some in segments.items()]
+    put(root/'annotations'/'panoptic_own.json', json.dumps(d))
+    for r in rows: draw(root, r, 'images')
+
 # --- XML -----------------------------------------------------------------------------------------
 
 def voc_xml(r):
@@ -173,6 +202,16 @@ def write_roboflow_voc(root, rows, names):
         p = dict(val='valid').get(r.part, r.part)
         put(root/p/f'{stem(r)}.xml', voc_xml(r))
         draw(root, r, p)
+
+
+@dialect('CVAT for images', 'voc', '`annotations.xml`, `images/`', 'negatives', 'parts', 'boxes')
+def write_cvat_images(root, rows, names):
+    def inside(r):
+        boxed = {b[0] for b in r.boxes}
+        boxes = [f'<box label={quoteattr(n)} xtl="{x}" ytl="{y}" xbr="{x+w}" ybr="{y+h}"/>' for n, x, y, w, h in r.boxes]
+        return ''.join([*boxes, *(f'<tag label={quoteattr(n)}/>' for n in r.yes if n not in boxed)])
+    put(root/'annotations.xml', '<annotations>'+''.join(f'<image id="{i}" name={quoteattr(r.name)} subset="{r.part}">{inside(r)}</image>' for i, r in enumerate(rows))+'</annotations>')
+    for r in rows: draw(root, r, 'images')
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -244,6 +283,7 @@ def write_manifest(root, rows, names):
 
 # official layouts have labels of their own: they are tested in test_data.py, test_annotations.py and test_readers.py
 OFFICIAL = [('PASCAL VOC', 'voc', '`VOC2007/`, `VOC2012/`, see above', 'difficult objects may be unknown'),
+            ('CelebA', 'csv', '`list_attr_celeba.txt`, `images/`: a number, the labels, then `000001.jpg -1 1 1`', 'negatives'),
             ('NUS-WIDE', 'nuswide', 'see above', ''), ('iMaterialist', 'imaterialist', 'see above', '')]
 
 

@@ -82,7 +82,7 @@ def test_02_backslashes(tmp_path, name):
 def test_label_studio_prefix_and_addresses(tmp_path):
     own(tmp_path, 'result.json', file='/data/upload/3/a1b2c3d4-{}.jpg')
     s = read_coco(tmp_path)
-    assert table(s)==SHOWN and '8 names found without the prefix of Label Studio' in s.info['notes']
+    assert table(s)==SHOWN and 'found without the prefix of Label Studio: 8 names' in s.info['notes']
     for file in ('/data/local-files/?d=images%5C{}.jpg', 'C:\\me\\images\\{}.jpg', 's3://bucket/images/{}.jpg', 'https://x.org/a%20b/images/{}.jpg?token=1', '../up/images/{}.jpg'):
         own(tmp_path, 'result.json', file=file)
         assert table(read_coco(tmp_path))==SHOWN, file
@@ -108,7 +108,7 @@ def test_subsets_with_the_same_file_names(tmp_path):
 def test_05_masks_are_labels(tmp_path):
     def rle(k, image, name): return dict(iscrowd=1, segmentation=dict(counts=[1, 2, 3], size=[2, 3])) if name=='dog' else {}
     s = read_coco(own(tmp_path, note=rle))
-    assert table(s)==SHOWN and '5 annotations marked iscrowd count as labels' in s.describe()
+    assert table(s)==SHOWN and 'marked iscrowd, but count as labels: 5 annotations' in s.describe()
     def all_masks(k, image, name): return dict(iscrowd=1)
     assert table(read_coco(own(tmp_path, note=all_masks)))==SHOWN
 
@@ -205,11 +205,11 @@ def test_images_listed_twice(tmp_path):
     d = coco(note=nothing)
     put_json(own(tmp_path), 'annotations/instances_default.json', {**d, 'images': d['images']+[d['images'][0]]})
     s = read_coco(tmp_path)
-    assert table(s)==SHOWN and any('united: 1 images' in x for x in s.describe())
+    assert table(s)==SHOWN and any('united: 1 image listed' in x for x in s.describe())
     more = dict(images=d['images']+[dict(id=99, file_name='1.jpg')], annotations=d['annotations']+[dict(image_id=99, category_id=2)])
     put_json(tmp_path, 'annotations/instances_default.json', {**d, **more})
     s = read_coco(tmp_path)
-    assert table(s)=={**SHOWN, 1: ['cat', 'dog']} and any('united: 1 records' in x for x in s.describe())
+    assert table(s)=={**SHOWN, 1: ['cat', 'dog']} and any('united: 1 record of' in x for x in s.describe())
     put_json(tmp_path, 'annotations/instances_default.json', {**d, 'images': d['images']+[dict(id=1, file_name='2.jpg')]})
     with pytest.raises(FsicError, match=r'images\[8\]: id 1 is 2.jpg here and 1.jpg before; give each image an id of its own'): read_coco(tmp_path)
 
@@ -238,7 +238,7 @@ def test_a_sibling_alone_is_read(tmp_path):
 
 def test_other_files_with_annotations_are_named(tmp_path):
     own(tmp_path), own(tmp_path, 'result.json')
-    assert 'not read: 1 other files with annotations (result.json)' in read_coco(tmp_path).describe()
+    assert 'not read: 1 file with annotations (result.json)' in read_coco(tmp_path).describe()
 
 def test_several_files_ask_which(tmp_path):
     own(tmp_path, 'annotations/instances_a.json', 'images/a/{}.jpg', {1: ['cat']}), own(tmp_path, 'annotations/instances_b.json', 'images/b/{}.jpg', {1: ['dog']})
@@ -264,6 +264,9 @@ def test_where_files_and_images_lie(tmp_path, name, image):
     assert table(read_coco(own(tmp_path, name, image)))==SHOWN
     if Path(image).parts[0] in (*Path(name).parts, image): return
     shutil.move(tmp_path/Path(image).parts[0], tmp_path/'elsewhere')
+    s = read_coco(tmp_path)                          # none where they should be: sought in all folders, and said
+    assert table(s)==SHOWN and any(x.startswith('images found in: elsewhere') for x in s.describe())
+    shutil.copytree(tmp_path/'elsewhere', tmp_path/'copies')          # now each name is there twice
     with pytest.raises(FsicError, match='1.jpg is missing, as 7 of 7 listed images are; put them into .*--pictures'): read_coco(tmp_path)
     assert table(read_coco(tmp_path, pictures=tmp_path/Path('elsewhere', *Path(image).parts[1:-1])))==SHOWN
 
@@ -355,7 +358,7 @@ def test_a_spoilt_tree_names_the_place(tmp_path):
     put(tmp_path, 'annotations/instances_default.json', text='{')
     with pytest.raises(FsicError, match='instances_default.json: not valid JSON'): read_coco(tmp_path)
     put_json(tmp_path, 'annotations/instances_default.json', [dict(id=1, annotations=[], data=dict(image='x'))])
-    with pytest.raises(FsicError, match='neither COCO .* export the annotations as COCO'): read_coco(tmp_path)
+    with pytest.raises(FsicError, match="Label Studio's own JSON; export it as CSV"): read_coco(tmp_path)
 
 @settings(deadline=None, max_examples=30)
 @given(st.data())
@@ -434,7 +437,7 @@ def test_16_lists_of_ids(tmp_path, monkeypatch):
     put(tmp_path, 'VOC2012/ImageSets/Main/test.txt', text='6\n1\n77\n')
     s = read_any_voc(tmp_path)
     assert dict(zip(table(s), s.parts))[1]=='train' and s.info['left_out']['listed images without an XML file']==1
-    assert 'in two lists of ImageSets: 1 images, which count for the first' in s.describe()
+    assert 'in two lists of ImageSets: 1 image, which count for the first' in s.describe()
 
 def test_roboflow_voc(tmp_path):
     for p, some in dict(train=(1, 2, 3), valid=(4, 5), test=(6, 7, 8)).items(): tree(tmp_path, p+'/{}.xml', p+'/{}.jpg', {k: TRUTH[k] for k in some})
@@ -462,7 +465,7 @@ def test_difficult_in_own_xml(tmp_path, difficult):
     assert s.info['left_out'][ONLY_DIFFICULT]==(5 if difficult=='drop' else 0) and s.info['difficult']==difficult
     tree(tmp_path/'all', 'annotations/{}.xml', 'images/{}.jpg', hard=['cat', 'dog'])
     if difficult=='drop':
-        with pytest.raises(FsicError, match='1 images, without 7 images with a label that is only there as difficult'): read_any_voc(tmp_path/'all')
+        with pytest.raises(FsicError, match='1 image, without 7 images with a label that is only there as difficult'): read_any_voc(tmp_path/'all')
     shutil.rmtree(tmp_path/'all')
     full = read_any_voc(tmp_path, difficult, negatives=True)
     assert len(full)==(3 if difficult=='drop' else 8)
@@ -475,14 +478,14 @@ def test_unknown_labels_of_own_xml(tmp_path):
     assert table(s)=={1: ['cat'], 2: ['cat'], 3: ['dog']} and s.unknown.tolist()==[[False, False], [False, True], [False, False]]
 
 def test_xml_what_is_an_error_and_what_is_said(tmp_path):
-    with pytest.raises(FsicError, match='no XML annotation of PASCAL VOC is in it; give the folder that holds VOC2007'): read_any_voc(tmp_path)
+    with pytest.raises(FsicError, match='no XML annotation of PASCAL VOC or CVAT is in it; give the folder that holds VOC2007'): read_any_voc(tmp_path)
     with pytest.raises(FsicError, match='nowhere: no such folder'): read_any_voc(tmp_path/'nowhere')
     put(tmp_path, 'annotations.xml', text='<annotations><version>1.1</version></annotations>')
-    with pytest.raises(FsicError, match='no XML annotation of PASCAL VOC is in it'): read_any_voc(tmp_path)
+    with pytest.raises(FsicError, match='no XML annotation of PASCAL VOC or CVAT is in it'): read_any_voc(tmp_path)
     tree(tmp_path, 'annotations/{}.xml', 'images/{}.jpg')
     put(tmp_path, 'images/9.jpg', 'images/10.png', 'images/notes.txt', '.idea/misc.xml')
     s = read_any_voc(tmp_path)
-    assert table(s)==SHOWN and s.info['notes']==['passed over: 1 other XML files', 'not annotated: 2 images beside these have no XML file']
+    assert table(s)==SHOWN and s.info['notes']==['passed over: 1 file of another kind of XML', 'without an XML file: 2 images beside these']
     (tmp_path/'images'/'1.jpg').unlink()
     with pytest.raises(FsicError, match='1.xml: 1.jpg is missing, as 1 of 7'): read_any_voc(tmp_path)
     assert len(read_any_voc(tmp_path, files='present'))==6
@@ -526,3 +529,86 @@ def test_the_folders_that_people_have(case, monkeypatch):
     s = (read_any_voc if case in ('14', '15', '16') else read_coco)('.')
     assert (len(s), dict(zip(s.names, s.counts().tolist())))==EXPECTED[case] and s.name==root.name
     if case=='15': assert list(s.names)==['raccoon', 'fox']
+
+
+# --- other tools, found by writing what they write -----------------------------------------------
+
+def labels_of(images): return {p.stem: [n for n, v in zip(images.names, row) if v] for p, row in zip(images.paths, images.labels)}
+
+def pictures(root, *names):
+    for n in names:
+        (root/n).parent.mkdir(parents=True, exist_ok=True); (root/n).write_bytes(b'x'+n.encode())
+
+TWO = {'1': ['cat', 'dog'], '2': ['dog']}
+
+@pytest.mark.parametrize('name, content', [
+    ('labels.json', [dict(image='1.jpg', labels=['cat', 'dog']), dict(image='2.jpg', labels='dog')]),
+    ('labels.json', {'1.jpg': ['cat', 'dog'], '2.jpg': 'dog'}),
+    ('export.json', [dict(image='/data/upload/1/ab12cd34-1.jpg', id=1, choice=dict(choices=['cat', 'dog'])), dict(image='/data/upload/1/ab12cd34-2.jpg', id=2, choice='dog')]),
+    ('a.jsonl', [dict(file_name='1.jpg', label=['cat', 'dog'], image_id=1), dict(file_name='2.jpg', label=['dog'], image_id=2)])])
+def test_lists_of_images_in_json(tmp_path, name, content):
+    pictures(tmp_path, '1.jpg', '2.jpg')
+    (tmp_path/name).write_text('\n'.join(map(json.dumps, content)) if name.endswith('l') else json.dumps(content))
+    assert labels_of(read_coco(tmp_path))==TWO==labels_of(read_coco(tmp_path/name))
+
+def test_json_lines_are_checked_and_a_manifest_is_none(tmp_path):
+    pictures(tmp_path, '1.jpg')
+    (tmp_path/'coco_manifest.jsonl').write_text('{"manifest": 1, "images": 0}\n')      # what fsic_prepare leaves in the folder
+    with pytest.raises(FsicError, match='no JSON file with annotations'): read_coco(tmp_path)
+    (tmp_path/'a.jsonl').write_text('{"image": "1.jpg", "label": 0}\n{"image": \n')
+    with pytest.raises(FsicError, match='a.jsonl, line 2: not valid JSON'): read_coco(tmp_path)
+    (tmp_path/'a.jsonl').write_text('{"image": "1.jpg", "label": 0}\n')
+    assert labels_of(read_coco(tmp_path))=={'1': ['0']}                                # numbers are labels too
+
+def test_labelme_is_a_file_for_each_image(tmp_path):
+    for part, k, shapes, flags in (('train', 'test_1', ['cat'], {'dog': True, 'sofa': False}), ('val', 'b', ['dog', 'dog'], {})):
+        pictures(tmp_path, f'{part}/{k}.jpg')
+        shapes = [dict(label=n, shape_type='rectangle', points=[[5, 6], [1, 2]]) for n in shapes]
+        (tmp_path/part/f'{k}.json').write_text(json.dumps(dict(imagePath=f'..\\x\\{k}.jpg', shapes=shapes, flags=flags)))
+    s = read_coco(tmp_path)
+    assert labels_of(s)=={'test_1': ['cat', 'dog'], 'b': ['dog']} and s.parts==['train', 'val']     # test_1 is an image, no part
+    assert s.boxes[0]==[(s.names.index('cat'), 1, 2, 4, 4)]
+
+@pytest.mark.parametrize('content, says', [
+    ([dict(data=dict(image='1.jpg'), annotations=[])], "Label Studio's own JSON; export it as CSV"),
+    ({'1.jpg12': dict(filename='1.jpg', regions=[])}, 'VGG Image Annotator; export it as COCO'),
+    ({'_via_img_metadata': {'1.jpg12': dict(filename='1.jpg', regions=[])}}, 'VGG Image Annotator')])
+def test_json_that_is_not_read_is_named(tmp_path, content, says):
+    (tmp_path/'a.json').write_text(json.dumps(content))
+    with pytest.raises(FsicError, match=says): read_coco(tmp_path)
+
+def test_panoptic_segments_are_labels(tmp_path):
+    pictures(tmp_path, 'images/1.jpg', 'images/2.jpg')
+    (tmp_path/'annotations').mkdir()
+    notes = [dict(image_id=k, segments_info=[dict(category_id=c) for c in some]) for k, some in ((1, [1, 2]), (2, [2]))]
+    d = dict(images=[dict(id=k, file_name=f'{k}.jpg') for k in (1, 2)], categories=[dict(id=1, name='cat'), dict(id=2, name='dog')], annotations=notes)
+    (tmp_path/'annotations'/'panoptic_val2017.json').write_text(json.dumps(d))
+    assert labels_of(read_coco(tmp_path))==TWO
+
+def test_xml_of_cvat(tmp_path):
+    pictures(tmp_path, 'images/1.jpg', 'images/2.jpg')
+    head = '<annotations><version>1.1</version>'
+    (tmp_path/'annotations.xml').write_text(head+'<image id="0" name="1.jpg"><tag label="cat"/><box label="dog" xtl="1" ytl="2" xbr="x" ybr="4"/></image>'
+                                            '<image id="1" name="images/2.jpg"><polygon label="dog" points="1,2"/></image></annotations>')
+    for root in (tmp_path, tmp_path/'annotations.xml'): assert labels_of(read_voc_own(root))==TWO
+    (tmp_path/'annotations.xml').write_text(head+'<track id="0" label="cat"/></annotations>')
+    with pytest.raises(FsicError, match='CVAT for video; export it as CVAT for images'): read_voc_own(tmp_path)
+
+def test_an_image_of_two_parts_is_said(tmp_path):
+    pictures(tmp_path, 'images/1.jpg')
+    (tmp_path/'annotations').mkdir()
+    for p in ('train', 'val'):
+        d = dict(images=[dict(id=1, file_name='1.jpg')], categories=[dict(id=1, name='cat')], annotations=[dict(image_id=1, category_id=1)])
+        (tmp_path/'annotations'/f'instances_{p}.json').write_text(json.dumps(d))
+    assert 'images in several parts: 1 (train, val)' in read_coco(tmp_path).describe()
+
+@pytest.mark.parametrize('file, says', [
+    ('labels/1.txt', 'but labels/1.txt looks like YOLO; export it as COCO or PASCAL VOC'), ('a.tfrecord', 'looks like TFRecord'), ('annotations.xml', 'looks like CVAT; read it with --data voc'),
+    ('labels.csv', 'labels.csv looks like a table; read it with --data csv'), ('images.zip', 'looks like an archive; unpack it')])
+def test_what_lies_there_instead_is_named(tmp_path, file, says):
+    pictures(tmp_path, file)
+    with pytest.raises(FsicError, match=says): read_coco(tmp_path)
+
+def test_two_versions_of_the_annotations_are_an_error(tmp_path):
+    for n in ('instances.json', 'instances_old.json'): pictures(tmp_path, f'annotations/{n}')
+    with pytest.raises(FsicError, match=r'2 files hold annotations \(annotations/instances.json, annotations/instances_old.json\)'): read_coco(tmp_path)

@@ -286,7 +286,7 @@ def test_what_is_said(own, tmp_path):
     said = []
     assert prepare_data('csv', own, tmp_path/'m.jsonl', say=said.append)==1
     text = '\n'.join(said)
-    assert f'{len(FINE)} images are whole, {len(BROKEN)} are broken, 1 are copies of another one' in text
+    assert f'whole: {len(FINE)} images, broken: {len(BROKEN)}, copies of another one: 1' in text
     assert [n for n in BROKEN if f'  p/{n}: cannot be read' not in text]==[] and 'the same content: p/plain.jpg, p/wrong suffix.png' in text
     for n in BROKEN: (own/'p'/n).write_bytes(encoded(PLAIN.resize((40, 20+len(n)))))
     assert prepare_data('csv', own, tmp_path/'m.jsonl', say=said.append)==0
@@ -302,7 +302,7 @@ def test_long_lists_are_cut(tmp_path):
 def test_exit_codes_and_help(own, tmp_path):
     "0 whole, 1 broken, 2 unreadable; and neither torch nor matplotlib for any of it."
     p = command('--data', 'csv', '--root', own, '--out', tmp_path/'m.jsonl', cwd=tmp_path)
-    assert p.returncode==1 and 'are broken' in p.stdout and f'manifest: {tmp_path}/m.jsonl' in p.stdout
+    assert p.returncode==1 and 'broken: ' in p.stdout and f'manifest: {tmp_path}/m.jsonl' in p.stdout
     assert not re.search(r'\| +(torch|matplotlib)\n', p.stderr)
     for n in BROKEN: (own/'p'/n).write_bytes(JPEG)
     p = command('--data', 'csv', '--root', own, cwd=tmp_path)
@@ -329,4 +329,4 @@ def test_the_real_photographs(photos, tmp_path):
     said = []
     assert prepare_data('coco', photos/'coco', tmp_path/'coco.jsonl', say=said.append)==0
     s = read_manifest(tmp_path/'coco.jsonl')
-    assert len(s)==251 and all(p.is_file() for p in s.paths) and '251 images are whole, 0 are broken' in '\n'.join(said)
+    assert len(s)==251 and all(p.is_file() for p in s.paths) and 'whole: 251 images, broken: 0' in '\n'.join(said)

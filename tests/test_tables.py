@@ -130,7 +130,7 @@ def test_47_folders_of_any_ending(tmp_path, ending):
     assert of(read_folder(tree(tmp_path, f'stop/1{ending}', f'yield/2{ending.upper()}')))=={'1': 'stop', '2': 'yield'}
 
 def test_47_an_unknown_ending_is_named(tmp_path):
-    fails(lambda: read_folder(tree(tmp_path, 'stop/1.xyz', 'yield/2.xyz', 'notes')), 'no folder with images is in it (but 2 .xyz, 1 no ending)')
+    fails(lambda: read_folder(tree(tmp_path, 'stop/1.xyz', 'yield/2.xyz', 'notes')), 'no folder with images is in it (but 2 .xyz, 1 without ending)')
 
 def test_48_same_folder_two_cases(tmp_path):
     text = fails(lambda: read_folder(tree(tmp_path, 'Cat/1.jpg', 'cat/2.jpg')), "folder cat: label 'cat' is spelt 'Cat' in")
@@ -211,7 +211,7 @@ def test_files_that_are_no_tables(tmp_path):
     (tmp_path/'labels.csv').write_bytes('a.jpg,x'.encode('utf-16-le'))
     fails(lambda: read_csv(tmp_path), 'labels.csv: has NUL bytes')
     (tmp_path/'labels.csv').write_bytes(b'PK\3\4 a workbook')
-    fails(lambda: read_csv(tmp_path), 'is a workbook or an archive; save the table as CSV')
+    fails(lambda: read_csv(tmp_path), 'is a workbook, an archive or Parquet; save the table as CSV')
     fails(lambda: read_csv(tmp_path/'none.csv'), 'none.csv: cannot be read')
     (tmp_path/'empty').mkdir()
     fails(lambda: read_csv(tmp_path/'empty'), 'empty: no CSV file is in it')
@@ -465,9 +465,9 @@ def test_folders_that_are_labels_or_parts(folders, want):
     assert [f'{n}:{p}'.rstrip(':') for n, p in placed(*folders.split()).values()]==want.split()
 
 @pytest.mark.parametrize('folders, says', [
-    ('train test', 'test (4 images) may be 2 labels or parts without labels'), ('train', 'may be 1 labels or parts'), ('images/train images/val', 'may be 2 labels or parts'),
-    ('train/images val/images', 'may be 2 labels or parts'), ('train test cat', 'folders test, train may be parts, or labels like cat'), ('train/cat dog', 'folders train may be parts, or labels like dog'),
-    ('images cat', 'folders images may be parts, or labels like cat'), ('train/cat train', "pets/train: images (4) lie in no label's folder"), ('images', "images (4) lie in no label's folder"),
+    ('train test', 'test (4 images) may be labels, or parts without labels'), ('train', 'train (4 images) may be labels, or parts'), ('images/train images/val', 'may be labels, or parts'),
+    ('train/images val/images', 'may be labels, or parts'), ('train test cat', 'test, train may be a part, or a label like cat'), ('train/cat dog', 'train may be a part, or a label like dog'),
+    ('images cat', 'images may be a part, or a label like cat'), ('train/cat train', "pets/train: images (4) lie in no label's folder"), ('images', "images (4) lie in no label's folder"),
     ('pets/cat pets/dog', 'pets may be the only label, or hold the labels cat, dog; give --root pets/pets')])
 def test_folders_with_two_readings(folders, says): fails(lambda: placed(*folders.split()), says)
 
@@ -488,3 +488,68 @@ def test_links(tmp_path):
     (tmp_path/'cat'/'a.jpg').write_bytes(b'x'); (tmp_path/'sofa'/'link.jpg').symlink_to(tmp_path/'cat'/'a.jpg')
     (tmp_path/'cat'/'up').symlink_to(tmp_path)                               # a circle ends
     assert names_of(read_folder(tmp_path))=={'a.jpg': {'cat', 'sofa'}}
+
+
+# --- public data sets, as their files are --------------------------------------------------------
+
+def test_celeba_minus_one_is_no(tmp_path):
+    for n in ('1.jpg', '2.jpg'): (tmp_path/n).write_bytes(n.encode())
+    (tmp_path/'a.csv').write_text('image_id,Bald,Young\n1.jpg,-1,1\n2.jpg,1,1\n')
+    (tmp_path/'list.txt').write_text('2\nBald Young \n1.jpg -1  1\n2.jpg  1  1\n')
+    for name in ('a.csv', 'list.txt'):
+        s = read_csv(tmp_path/name)
+        assert of(s)=={'1': 'Young', '2': 'Bald Young'} and s.unknown is None
+    (tmp_path/'a.csv').write_text('image_id,Bald,Young\n1.jpg,-1,1\n2.jpg,1,0\n')        # CheXpert: -1 is unknown beside 0
+    assert read_csv(tmp_path/'a.csv').unknown.tolist()==[[True, False], [False, False]]
+
+def test_numbers_with_blanks_are_several_labels(tmp_path):
+    for n in ('a.png', 'b.png'): (tmp_path/n).write_bytes(n.encode())
+    (tmp_path/'train.csv').write_text('Id,Target\na,16 0\nb,7 1 2 0\n')
+    assert of(read_csv(tmp_path))=={'a': '0 16', 'b': '0 1 2 7'}
+
+def test_the_column_whose_files_are_there_names_the_images(tmp_path):
+    (tmp_path/'posters').mkdir()
+    for n in ('tt1.jpg', 'tt2.jpg'): (tmp_path/'posters'/n).write_bytes(n.encode())
+    (tmp_path/'movies.csv').write_text('imdbId,Title,Genre,Poster\ntt1,Heat,Action|Crime,https://x.org/a.jpg\ntt2,Toy Story,Comedy,https://x.org/b.jpg\n')
+    assert of(read_csv(tmp_path, pictures='posters'))=={'tt1': 'Action Crime', 'tt2': 'Comedy'}
+
+def test_csv_of_label_studio(tmp_path):
+    for n in ('1.jpg', '2.jpg'): (tmp_path/n).write_bytes(n.encode())       # the ids are names of other images here
+    (tmp_path/'export.csv').write_text('image,id,choice,annotator\n/data/upload/1/ab12cd34-2.jpg,1,"{""choices"": [""cat"", ""dog""]}",1\n/data/upload/1/ab12cd34-1.jpg,2,dog,1\n')
+    assert of(read_csv(tmp_path))=={'1': 'dog', '2': 'cat dog'}
+
+def test_a_single_flag_beside_words_is_not_guessed(tmp_path):
+    (tmp_path/'a.csv').write_text('image,site,checked\n1.jpg,left,1\n2.jpg,right,1\n')
+    fails(lambda: read_csv(tmp_path), 'which column holds the labels is not clear (checked, site)')
+
+def test_images_in_folders_of_any_name_are_found_where_none_else_is(tmp_path):
+    for d, n in (('images_001/images', '1.png'), ('images_002/images', '2.png')):
+        (tmp_path/d).mkdir(parents=True); (tmp_path/d/n).write_bytes(n.encode())
+    (tmp_path/'entry.csv').write_text('Image Index,Finding Labels\n1.png,Edema|Mass\n2.png,No Finding\n')
+    s = read_csv(tmp_path)
+    assert s.counts().tolist()==[1, 1, 1] and 'images found in: images_001/images, images_002/images' in s.describe()
+    (tmp_path/'copy').mkdir(); (tmp_path/'copy'/'1.png').write_bytes(b'another')
+    fails(lambda: read_csv(tmp_path), '1.png is missing, as 1 of 2')         # two files have the name, and neither is taken
+
+@pytest.mark.parametrize('name', ['https://x.org/a/1.jpg?x=1', 'gs://b/1.jpg', 'D:\\a\\1.jpg', '/home/a/1.jpg', '1%2Ejpg'])
+def test_addresses_and_paths_of_other_machines(tmp_path, name):
+    (tmp_path/'1.jpg').write_bytes(b'x')
+    (tmp_path/'a.csv').write_text(f'image,label\n{name},cat\n')
+    assert of(read_csv(tmp_path))=={'1': 'cat'}
+
+@pytest.mark.parametrize('folders, says', [
+    ('animals/cat animals/dog things/sofa', 'labels may be animals, things, or the folders in them (cat, dog, sofa)'), ('fold1/cat fold1/dog fold2/cat fold2/dog', 'labels may be fold1, fold2'),
+    ('train/animals/cat train/animals/dog train/things/sofa', 'labels may be animals, things'), ('seg_a/x/sea seg_a/x/street seg_b/x/sea', 'labels may be seg_a, seg_b'),
+    ('pets/pets/cat pets/pets/dog', 'give --root pets/pets/pets'), ('JPEGImages SegmentationClass', 'JPEGImages may be a part')])
+def test_folders_of_two_levels_are_not_guessed(folders, says): fails(lambda: placed(*folders.split()), says)
+
+def test_folders_within_labels_are_said(tmp_path):
+    assert placed('cat/a', 'dog/b')=={'cat/a': ('cat', ''), 'dog/b': ('dog', '')}       # one below each: only the tops can be labels
+    assert placed('training_set/cat', 'test_set/cat')=={'training_set/cat': ('cat', 'training_set'), 'test_set/cat': ('cat', 'test_set')}
+    s = read_folder(tree(tmp_path, 'cat/1.jpg', 'cat/black/2.jpg', 'dog/3.jpg'))
+    assert s.counts().tolist()==[2, 1] and 'read as the label above: 1 folder (cat/black)' in s.describe()
+
+def test_a_link_to_nothing_is_counted(tmp_path):
+    root = tree(tmp_path, 'cat/1.jpg', 'dog/2.jpg')
+    (root/'dog'/'3.jpg').symlink_to('nowhere.jpg')
+    assert read_folder(root).info['left_out']['links to nothing (dog/3.jpg)']==1
