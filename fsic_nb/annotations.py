@@ -226,7 +226,7 @@ def _is_box(box)->bool:
     return isinstance(box, list) and len(box)==4 and all(
         isinstance(v, (int, float)) and math.isfinite(v) for v in box)
 
-def _segments(a)->list:
+def _objects_of(a)->list:
     "Return the objects of an annotation, of which COCO's panoptic form lists several."
     if not isinstance(a, dict) or 'segments_info' not in a: return [a]
     return [dict(s, image_id=a.get('image_id')) for s in a['segments_info']]
@@ -239,7 +239,7 @@ def add_labels(
     crowds_count:bool, # are crowds labels?
 )->int: # how many crowds there are
     "Give every image the labels of its objects."
-    annotations = [s for a in annotations for s in _segments(a)]
+    annotations = [s for a in annotations for s in _objects_of(a)]
     crowds = 0
     for i, a in enumerate(annotations):
         if not isinstance(a, dict): a = {}
@@ -333,6 +333,7 @@ def _label_of(a, where:str)->str:
     if isinstance(name, str) and name.strip(): return name.strip()
     raise FsicError(f'{where}: found the label {name!r}; write a word.')
 
+# %% ../nbs/01c_annotations.ipynb #c62729d6
 def list_createml(
     items:list, # [{"image": ..., "annotations": [...]}], or with other keys
     path:str|Path, # the file
@@ -379,6 +380,7 @@ def list_labelme(
     record.yes += flags
     return Listing('labelme', '', [record])
 
+# %% ../nbs/01c_annotations.ipynb #52e88758
 def _elsewhere(d)->str:
     "Say what a JSON of another kind is, and what to do."
     first = d[0] if isinstance(d, list) and d else d
@@ -421,28 +423,29 @@ def _is_createml(d)->bool:
         isinstance(r, dict) and isinstance(_first(r, _IMAGE_KEYS), str) and 'data' not in r
         for r in d)
 
-def _read(path:Path):
+def _load_any(path:Path):
     "Read JSON, or an object from each line; {image: labels} becomes a list of objects."
     if path.suffix.lower()=='.jsonl':
         lines = enumerate(read_text(path).splitlines(), 1)
-        return [_line(line, f'{path}, line {k}') for k, line in lines if line.strip()]
+        return [_json_line(line, f'{path}, line {k}') for k, line in lines if line.strip()]
     d = read_json(path, hook=lean)
     named = isinstance(d, dict) and all(os.path.splitext(k)[1].lower() in SUFFIXES for k in d)
     if not named or any(isinstance(v, dict) for v in d.values()): return d
     return [dict(image=k, labels=v) for k, v in d.items()]
 
-def _line(line:str, where:str)->dict:
+def _json_line(line:str, where:str)->dict:
     "Read one line of JSON."
     try: return json.loads(line, object_hook=lean)
     except ValueError as e:
         raise FsicError(f'{where}: not valid JSON ({e}); correct it.') from e
 
+# %% ../nbs/01c_annotations.ipynb #a6f29fc7
 def list_json(
     path:Path, # the file
     root:Path, # the data set's folder
 )->Listing:
     "Read a JSON file in whichever form it has."
-    d = _read(path)
+    d = _load_any(path)
     labelme = isinstance(d, dict) and 'imagePath' in d and isinstance(d.get('shapes'), list)
     if labelme: out = list_labelme(d, path)
     elif _is_createml(d): out = list_createml(d, path)
@@ -500,7 +503,7 @@ def _each_photo_once(listings:list):
 # %% ../nbs/01c_annotations.ipynb #e1715bcc
 def without_upload_prefix(
     records:list, # of `Record`; their names are changed
-    find:Finder,
+    find, # a `Finder`, or what is called like one
 )->int: # how many are
     "Drop the prefix of Label Studio from names that no file has."
     short = {}
@@ -536,7 +539,8 @@ def read_coco(
     listing = join_listings([list_json(p, root) for p in jsons], name)
     if annotations is None and (others := set(all_jsons(root))-set(jsons)):
         some = ', '.join(sorted(os.path.relpath(p, root) for p in others)[:3])
-        listing.notes.append(f'not read: {how_many(len(others), "files")} with annotations ({some})')
+        n = how_many(len(others), 'files')
+        listing.notes.append(f'not read: {n} with annotations ({some})')
     if n := without_upload_prefix(listing.records, Finder(root, pictures)):
         listing.notes.append(f'found without the prefix of Label Studio: {how_many(n, "names")}')
     images = to_images(listing, root, files, pictures, negatives)
@@ -618,6 +622,8 @@ def xml_record(
 # %% ../nbs/01c_annotations.ipynb #6efa8f97
 def cvat_records(
     path:Path, # an XML file
+    here:str='', # where its images are sought first
+    part:str='', # the part of all images that are of no subset
 )->list: # of `Record`, none if it is of another kind
     "Read CVAT's own XML, which lists all images with their tags and outlines."
     tree = parse_xml(path)
@@ -635,8 +641,8 @@ def cvat_records(
             boxes.append((o.get('label'), x, y, right-x, bottom-y))
         yes = list(dict.fromkeys(o.get('label') for o in labelled))
         where = f'{path}, image {image.get("id")}'
-        out.append(Record(image.get('name') or '', yes, where, part=image.get('subset') or '',
-                          boxes=boxes))
+        out.append(Record(image.get('name') or '', yes, where, boxes=boxes, here=here,
+                          part=image.get('subset') or part))
     return out
 
 # %% ../nbs/01c_annotations.ipynb #6efa8f98
@@ -655,8 +661,8 @@ def list_xml(
     for path, top, sub in xmls:
         r = xml_record(path, difficult)
         if r is None:
-            some = cvat_records(path)
-            count['others' if not some else 'cvat'] += 1
+            some = cvat_records(path, str(top), _part_folder(path, root))
+            count['cvat' if some else 'others'] += 1
             seen.update(find(r.image, r.here, r.part) for r in some)
             out.records += some
             continue
@@ -673,10 +679,10 @@ def list_xml(
         if difficult!='unknown': r.unknown = ()
     out.left_out = {ONLY_DIFFICULT: count['hard'], 'listed images without an XML file': len(unread)}
     if count['cvat']: out.dialect = 'XML of CVAT'
-    if n := count['others']: out.notes.append(f'passed over: {how_many(n, "files")} of another kind of XML')
+    if n := count['others']:
+        out.notes.append(f'passed over: {how_many(n, "files")} of another kind of XML')
     if n := sum(twice for _, twice in parts.values()):
-        out.notes.append(f'in two lists of ImageSets: {how_many(n, "images")}, which count for '
-                         'the first')
+        out.notes.append(f'in two lists, counted for the first: {how_many(n, "images")}')
     out.names = _label_order(out.records, parts)
     return out, seen
 

@@ -117,6 +117,8 @@ def fingerprint(self:ImageSet)->str:
     return fingerprint(self.name, [p.name for p in self.paths], self.names, self.labels, *also)
 
 # %% ../nbs/01_data.ipynb #03c8264c
+PARTS = ('train', 'val', 'test')
+
 @patch
 def describe(self:ImageSet,
     most:int=30, # labels that are all listed; of more, the most and the least frequent third
@@ -153,8 +155,6 @@ def how_many(
     return f'{k:,} {what}'
 
 # %% ../nbs/01_data.ipynb #38be8070
-PARTS = ('train', 'val', 'test')
-
 @dataclass(frozen=True)
 class LabelSplit:
     "Split label names into training, model selection and test: lists of tasks that share none."

@@ -56,8 +56,8 @@ def separator_of(
     return max(votes, key=votes.get, default=',')
 
 # %% ../nbs/01d_tables.ipynb #1d00001a
-_IMAGE = re.compile('(image|img|picture|pic|photo|file|frame|bild|datei)(s|ids?|names?|paths?|file|filename|'
-                    'filepath|urls?|uri|link)?|fname|fpath|relpath|basename')
+_IMAGE = re.compile('(image|img|picture|pic|photo|file|frame|bild|datei)(s|ids?|names?|paths?|file|'
+                    'filename|filepath|urls?|uri|link)?|fname|fpath|relpath|basename')
 _VAGUE = re.compile('(image)?(id|idcode|name|path|url|uri|key)')
 
 def _plain_key(heading:str)->str:
@@ -101,6 +101,7 @@ def _rows(path:Path, text:str, sep:str)->list: # of `Row`
         raise FsicError(f'{path}, line {reader.line_num}: no valid CSV ({e}); correct it.') from e
     return _of_celeba(out) if sep==' ' else out
 
+# %% ../nbs/01d_tables.ipynb #1d00001d
 def _at_blank(line:str)->list: # of cells
     "Split a line behind the image's name, and between numbers."
     at = re.match(rf'(.*?\.{_END}|\S+)\s+(.*)', line.strip(), re.I)
@@ -227,7 +228,7 @@ _COUNTS = set('id index count nr unnamed'.split())
 _ABOUT = _COUNTS | set('age width height depth size area year fold confidence score time date '
                        'number lat lon seed'.split())
 
-def _words(heading:str)->list:
+def _heading_words(heading:str)->list:
     "Take a heading apart: Region_Count is region, count; pandas calls its index Unnamed: 0."
     words = [w for w in re.split(r'[\W_]+', heading.lower()) if w]
     return words[:1] if words[:1]==['unnamed'] else words
@@ -245,7 +246,7 @@ def _refuse_amounts(columns:Columns, kinds:dict, heads:list, rows:list):
     for j, kind in kinds.items():
         if kind!='number': continue
         broken = any(re.search(r'[.,%]', c.removesuffix('.0')) for c in _cells(rows, j))
-        among = columns.flags and heads[j] and not {*_words(heads[j])[-1:]} & _ABOUT
+        among = columns.flags and heads[j] and not {*_heading_words(heads[j])[-1:]} & _ABOUT
         if among or broken and (j in columns.labels or j in columns.sure):
             raise _no_label(j, heads, rows)
 
@@ -266,7 +267,7 @@ def _by_heading(kinds:dict, heads:list, rows:list, columns:Columns):
     "Choose among the columns of a table with a heading."
     def of(*some): return [j for j, kind in kinds.items() if kind in some]
     some = of('flag', 'number', 'text', 'empty')
-    last = {j: (_words(heads[j]) or [''])[-1] for j in kinds}
+    last = {j: (_heading_words(heads[j]) or [''])[-1] for j in kinds}
     named = [j for j in some if _LABEL.fullmatch(_plain_key(heads[j]))]
     named = named or [j for j in some if _LABEL.fullmatch(last[j])]  # primary_label
     text = [j for j in named if kinds[j]=='text']
@@ -610,10 +611,29 @@ def _walk(path:str, tree:Tree, folder:tuple=(), above:tuple=()):
             some.append((folder, e.name))
         elif e.is_symlink(): tree.lost.append((folder, e.name))
 
-# %% ../nbs/01d_tables.ipynb #1d000074
+# %% ../nbs/01d_tables.ipynb #1d0000a1
 _WRAPPERS = {'images', 'image', 'imgs', 'img', 'pictures', 'photos', 'data', 'dataset',
              'jpegimages'}
 
+def _no_label_folder(folder:tuple, counts:dict, root)->FsicError:
+    "Say that images lie where no label is."
+    return FsicError(f'{"/".join([str(root), *folder])}: images ({counts[folder]}) lie in no '
+                     "label's folder; move each into a folder called like its label, or elsewhere "
+                     'if it has none.')
+
+def _below_labels(inner:dict, root)->str: # inner: folder -> (label, folders below it)
+    "Raise if folders below may be the labels as well; if it is only some of them, say so."
+    sub = {d for d, (_, *rest) in inner.items() if rest and plain_name(rest[0]) not in _WRAPPERS}
+    labels = {label for label, *_ in inner.values()}
+    if len(sub)==len(inner) and 1<len(labels)<len({*inner.values()}):
+        tops, below = ([*dict.fromkeys(rest[k] for rest in inner.values())] for k in (0, -1))
+        raise FsicError(f'{root}: labels may be {", ".join(tops[:3])}, or the folders in them '
+                        f'({", ".join(below[:3])}); move the images of each label into one '
+                        'folder, without any between.')
+    some = ', '.join(sorted('/'.join(d) for d in sub)[:3])
+    return f'read as the label above: {how_many(len(sub), "folders")} ({some})' if sub else ''
+
+# %% ../nbs/01d_tables.ipynb #1d000074
 def place_folders(
     counts:dict, # folder, a tuple of names -> number of images in it
     root:str|Path, # what an error names
@@ -657,24 +677,6 @@ def _parts_first(inner:dict, counts:dict, tops:list, root)->tuple: # see `place_
         raise _no_label_folder(flat[0], counts, root)
     note = _below_labels({d: rest[1:] for d, rest in inner.items()}, root)
     return {d: (rest[1], rest[0]) for d, rest in inner.items()}, note
-
-def _no_label_folder(folder:tuple, counts:dict, root)->FsicError:
-    "Say that images lie where no label is."
-    return FsicError(f'{"/".join([str(root), *folder])}: images ({counts[folder]}) lie in no '
-                     "label's folder; move each into a folder called like its label, or elsewhere "
-                     'if it has none.')
-
-def _below_labels(inner:dict, root)->str: # inner: folder -> (label, folders below it)
-    "Raise if folders below may be the labels as well; if it is only some of them, say so."
-    sub = {d for d, (_, *rest) in inner.items() if rest and plain_name(rest[0]) not in _WRAPPERS}
-    labels = {label for label, *_ in inner.values()}
-    if len(sub)==len(inner) and 1<len(labels)<len({*inner.values()}):
-        tops, below = ([*dict.fromkeys(rest[k] for rest in inner.values())] for k in (0, -1))
-        raise FsicError(f'{root}: labels may be {", ".join(tops[:3])}, or the folders in them '
-                        f'({", ".join(below[:3])}); move the images of each label into one '
-                        'folder, without any between.')
-    some = ', '.join(sorted('/'.join(d) for d in sub)[:3])
-    return f'read as the label above: {how_many(len(sub), "folders")} ({some})' if sub else ''
 
 def _parts_or_labels(odd:list, tops:list, root)->FsicError:
     "Say that folders called like parts stand among others."

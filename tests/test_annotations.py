@@ -437,7 +437,7 @@ def test_16_lists_of_ids(tmp_path, monkeypatch):
     put(tmp_path, 'VOC2012/ImageSets/Main/test.txt', text='6\n1\n77\n')
     s = read_any_voc(tmp_path)
     assert dict(zip(table(s), s.parts))[1]=='train' and s.info['left_out']['listed images without an XML file']==1
-    assert 'in two lists of ImageSets: 1 image, which count for the first' in s.describe()
+    assert 'in two lists, counted for the first: 1 image' in s.describe()
 
 def test_roboflow_voc(tmp_path):
     for p, some in dict(train=(1, 2, 3), valid=(4, 5), test=(6, 7, 8)).items(): tree(tmp_path, p+'/{}.xml', p+'/{}.jpg', {k: TRUTH[k] for k in some})
