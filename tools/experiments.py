@@ -11,6 +11,7 @@
     python tools/experiments.py collapse                        exchanged images and words
     python tools/experiments.py places                          where the kept places lie, by size of the object
     python tools/experiments.py gallery                         figures/gallery.png: kept places, right and wrong
+    python tools/experiments.py chance --data voc --root DIR    the chance level, into records that were measured without it
 
 A part that was cut is continued: trained runs are kept under FSIC_HOME. Choices are made on validation
 labels; only `results`, `gallery` and the test rows of `places` look at test labels.
@@ -32,12 +33,12 @@ from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_j
 from fsic_nb.data import LabelSplit
 from fsic_nb.embed import copy_layer, score
 from fsic_nb.evaluate import evaluate, records, words_only
-from fsic_nb.experiment import prepare, widest_episodes
-from fsic_nb.metrics import average_precision, interval, paired_interval
+from fsic_nb.experiment import Experiment, draw_test, prepare, read_images, widest_episodes
+from fsic_nb.metrics import average_precision, chance_level, interval, paired_interval
 from fsic_nb.model import PaperConfig, PaperModel, mean_in_space
 from fsic_nb.named import fit_space
 from fsic_nb.names import class_cosines, class_texts
-from fsic_nb.protocols import METHOD_NAMES, QUERIES, SHOTS
+from fsic_nb.protocols import METHOD_NAMES, QUERIES, SHOTS, Options
 from fsic_nb.prototypes import WAGP
 from fsic_nb.recipes import build_methods, by_shots, fit, make_plan
 from fsic_nb.refine import keep_helpful
@@ -556,10 +557,31 @@ def gallery(exp):
     say(f'figures/gallery.png written; {len(pairs)} pairs, {(precision==0).sum()} with no right place, median precision {np.median(precision):.2f}')
 
 
+def fill_chance(data, root):
+    "Write the chance level into records that were measured before it was kept; it is a function of the episodes alone."
+    images, split, scenes, protocol = read_images(data, root)
+    options = Options(few='drop') if split.name=='coco' else Options()
+    exp = Experiment(data, images, split, None, None, scenes, protocol, options=options)
+    for path in sorted(results_folder.glob(f'*_{data}*.json')):
+        if path.name.split('_')[0] not in ('demo', 'results'): continue
+        rows, found = read_json(path), {}
+        for row in rows:
+            k = row['shots']
+            if k not in found:
+                eps = draw_test(exp, k, row['episodes'], row['seed'], lambda line: None)
+                assert eps.split.fingerprint()==row['split_hash'], f'{path}: other episodes'
+                asked = [eps[e] for e in range(row['episodes'])]
+                levels = [chance_level(e.y_query.sum(0), len(e.query)).nanmean().item() for e in asked]
+                found[k] = round(100*float(np.mean(levels)), 3)
+            row['chance'] = found[k]
+        write_json(path, rows)
+        say(f'{path.name}: '+', '.join(f'{k}-shot {v:.1f}' for k, v in found.items()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'probes', 'parts', 'labels', 'row', 'collapse', 'places', 'gallery'])
-    parser.add_argument('--data', choices=['scenes', 'voc'], default='scenes')
+    parser.add_argument('what', choices=['results', 'tuning', 'ablation', 'probes', 'parts', 'labels', 'row', 'collapse', 'places', 'gallery', 'chance'])
+    parser.add_argument('--data', choices=['scenes', 'voc', 'coco'], default='scenes', help='coco: chance only')
     parser.add_argument('--root', help="the data set's folder")
     parser.add_argument('--coco', help="probes: the folder of COCO's photographs, for the choices of the name")
     parser.add_argument('--episodes', type=int, help='default: 200 for results, 60 for the rest')
@@ -568,6 +590,7 @@ def main():
     parser.add_argument('--size', type=int, help='pixels of a side (default: 224 for scenes, 336 for photographs)')
     a = parser.parse_args()
     keep_freed_memory()
+    if a.what=='chance': return fill_chance(a.data, a.root)
     if a.what=='probes' and a.data!='voc': parser.error('probes is measured on voc')
     if a.data!='scenes' and a.what not in ('results', 'tuning', 'ablation', 'probes', 'row'): parser.error(f'{a.what} is measured on scenes')
     network = dict(backbone=a.backbone, size=a.size)
