@@ -223,7 +223,7 @@ def tune(
 # %% ../nbs/31_studies.ipynb #2ede7259
 def check_own(
     data:str,  # a key of `DATA`
-    root:str,  # the data set's folder
+    root:str|None, # the data set's folder
     seed:int,  # of episodes, weights and dropout
     options:Options=Options(),
 ):

@@ -86,7 +86,7 @@ def write_coco_parts(root, rows, names):
 def write_lvis(root, rows, names):
     d = coco(rows, names)
     for image, r in zip(d['images'], rows):
-        image['coco_url'] = 'http://images.example.org/val2017/'+image.pop('file_name')
+        image['coco_url'] = 'http://photos.example.com/val2017/'+image.pop('file_name')
         image['neg_category_ids'] = [names.index(n)+1 for n in names if n not in (*r.yes, *r.unknown)]
         image['not_exhaustive_category_ids'] = []
     put(root/'annotations'/'lvis_v1_val.json', json.dumps(d))

@@ -139,7 +139,7 @@ def test_44_45_own_labels_keep_their_names(tmp_path):
     assert table(s)==truth and s.names==['person', 'helmet', 'vest'] and s.name==tmp_path.name!='coco'
 
 def test_52_lvis(tmp_path):
-    images = [dict(id=k, coco_url=f'http://images.example.org/val2017/{k:012d}.jpg', neg_category_ids=[2] if k==1 else [], not_exhaustive_category_ids=[]) for k in TRUTH]
+    images = [dict(id=k, coco_url=f'http://photos.example.com/val2017/{k:012d}.jpg', neg_category_ids=[2] if k==1 else [], not_exhaustive_category_ids=[]) for k in TRUTH]
     for folder in ('val2017', 'images', 'images/val2017', '.'):
         root = own(tmp_path/folder.replace('/', '_'), 'annotations/lvis_v1_val.json', folder+'/{:012d}.jpg', images=images)
         s = read_coco(root)

@@ -54,7 +54,7 @@ def test_evaluate_scores_the_same_episodes_with_the_same_runs(quick):
     assert by_name(d/'other.json')==by_name(d/'out'/'results.json')
 
 @pytest.mark.parametrize('args,says', [(['--data', 'voc'], 'needs --root'), (['--data', 'voc', '--root', 'nowhere'], 'nowhere'),
-                                       (['--data', 'voc', '--root', '.'], 'VOC2007'), (['--data', 'coco'], "'scenes' or 'voc'")])
+                                       (['--data', 'voc', '--root', '.'], 'VOC2007'), (['--data', 'coco'], '--data coco needs --root'), (['--data', 'pets'], "--data pets: use 'scenes', 'voc'")])
 def test_errors_are_one_line_and_leave_nothing(args, says, tmp_path):
     work = tmp_path/'work'; work.mkdir()
     p = fsic_demo(*args, home=tmp_path/'home', cwd=work)

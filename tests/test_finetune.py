@@ -525,7 +525,7 @@ def test_the_command_on_photos(photos, tmp_path):
     out = tune('--data', 'voc', '--root', photos/'voc', '--split', tmp_path/'split.json', '--backbone', 'test_resnet', '--weights', 'none', '--method', 'wagp', '--size', 48,
                '--max-images', 9, '--precision', 'bf16', '--augment', '--steps', 2, '--lr', '1e-3', '--every', 2, '--out', tmp_path/'run')
     assert out.returncode==0, out.stderr[-2000:]
-    assert out.stdout.strip().endswith('run: done')
+    assert out.stdout.strip().endswith(f'run: done; score it with fsic_evaluate --run {tmp_path/"run"}')
     log = [json.loads(l) for l in (tmp_path/'run'/'log.jsonl').read_text().splitlines()]
     assert [l['step'] for l in log]==[-1, 0, 1, 1] and 0<log[-1]['val']<1
     assert [k for k in log[0] if k.endswith('-1')]==[k for k in log[-1] if k.endswith('-1')]==['head-1', 'simpleshot-1', 'paper-mean-1']
@@ -533,8 +533,8 @@ def test_the_command_on_photos(photos, tmp_path):
 
 
 def test_the_command_says_what_is_wrong():
-    out = tune('--data', 'csv', '--root', '.')
-    assert out.returncode==2 and out.stderr.startswith('error: fsic_finetune: split') and out.stderr.count('\n')==1, out.stderr
+    out = tune('--data', 'csv', '--root', 'nowhere.csv')
+    assert out.returncode==2 and out.stderr.startswith('error: nowhere.csv: ') and out.stderr.count('\n')==1, out.stderr
 
 
 def test_another_code_is_another_run(one, base, monkeypatch):
