@@ -138,7 +138,7 @@ def describe(self:ImageSet,
         lines.append('parts: '+', '.join(f'{p} {parts[p]:,}' for p in order))
     if negatives := int((~self.labels.any(1)).sum()):
         lines.append(f'kept without any label: {negatives:,}')
-    if self.unknown is not None:
+    if self.unknown is not None and self.unknown.any():
         lines.append(f'unknown: {self.unknown.sum():,} of {self.unknown.size:,} labels of images')
     out = about.get('left_out', {})
     if isinstance(out, int): out = dict(images=out)              # of an old manifest
