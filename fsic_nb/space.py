@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUND', 'FORM', 'Space', 'make_space', 'load_space', 'photographs']
 
-# %% ../nbs/36_space.ipynb #b635d38d
+# %% ../nbs/36_space.ipynb #e91995e2
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from .refined import Encoder
 from .support import Features
 from .words import load_words
 
-# %% ../nbs/36_space.ipynb #cbaebbb7
+# %% ../nbs/36_space.ipynb #e7279e12
 @dataclass(frozen=True, eq=False)
 class Space:
     "Hold what is known of images before any example: directions, class rates, a background."
@@ -59,7 +59,7 @@ class Space:
         "Tell whether names can be read: whether the backbone has classes."
         return self.encoder.vocabulary is not None
 
-# %% ../nbs/36_space.ipynb #f8db0bf6
+# %% ../nbs/36_space.ipynb #08ac2588
 GROUND = 200   # images of the background, at most
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def make_space(
     prior = prior or photographs().prior
     return Space(bb.name, bb.size, bb.key, encoder, rates, ground, prior)
 
-# %% ../nbs/36_space.ipynb #2a40efa7
+# %% ../nbs/36_space.ipynb #a282b7eb
 FORM = 'fsic_nb space 1'
 
 def _tensors(space:Space)->dict: # name -> tensor
@@ -109,7 +109,7 @@ def save(self:Space,
         half['rates'] = self.rates.float().contiguous()
     with atomic(path) as tmp: save_file(half, tmp, dict(space=json.dumps(about, sort_keys=True)))
 
-# %% ../nbs/36_space.ipynb #581fadd7
+# %% ../nbs/36_space.ipynb #03b0a7ed
 def _read_space(path)->tuple: # what the header says, name -> tensor
     "Read a file of safetensors that `Space.save` wrote, or raise."
     def bad(why): return FsicError(f'{path}: not a space of this library ({why}); restore the '
@@ -123,7 +123,7 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
     if not isinstance(about, dict) or {k: type(v) for k, v in about.items()}!=want:
         raise bad('its header is another one')
     if about['form']!=FORM: raise bad(f'its form is {about["form"]!r}')
-    ok = all(isinstance(v, list) and len(v)==3 and all(isinstance(x, float|int) for x in v)
+    ok = all(isinstance(v, list) and len(v)==4 and all(isinstance(x, float|int) for x in v)
              for v in about['prior'].values())
     if set(about['prior'])!=set(KINDS_OF_TAG) or not ok: raise bad('its prior is another one')
     if not {'proj.weight', 'proj.bias', 'ground'}<=set(tensors): raise bad('tensors are missing')
@@ -158,12 +158,12 @@ def load_space(
     if bb.key==space.key: space.__dict__['network'] = bb          # loaded already
     return space
 
-# %% ../nbs/36_space.ipynb #ee762e2c
+# %% ../nbs/36_space.ipynb #c6129a1b
 def photographs()->Space:
     "Load the space for photographs that comes with the library."
     return load_space(shipped('models', 'photographs.safetensors'))
 
-# %% ../nbs/36_space.ipynb #d1fcf79b
+# %% ../nbs/36_space.ipynb #55d25053
 @patch
 def compare(self:Space,
     names:list, # of N tags
@@ -186,7 +186,7 @@ def score(self:Space,
     if not self.has_words: return f.new_zeros(len(f), len(q)), self.encoder.whole(f)
     return self.named.score_names(Features(f), q)
 
-# %% ../nbs/36_space.ipynb #79d425ff
+# %% ../nbs/36_space.ipynb #a3ef70f5
 @patch
 @torch.inference_mode()
 def share_places(self:Space,

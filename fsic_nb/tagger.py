@@ -6,7 +6,7 @@
 __all__ = ['THUMB', 'BATCH', 'MOST_REASONS', 'SPEAKERS', 'TAGGER_FORM', 'Reading', 'make_thumb', 'in_order', 'Example', 'Tagger',
            'Batch', 'Explanation']
 
-# %% ../nbs/36c_tagger.ipynb #bb70d5af
+# %% ../nbs/36c_tagger.ipynb #813a4aa2
 import hashlib, io
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ from .pictures import file_bytes, open_rgb
 from .show import show_image, show_places
 from .space import load_space, make_space, photographs
 
-# %% ../nbs/36c_tagger.ipynb #3f68bdba
+# %% ../nbs/36c_tagger.ipynb #95f4364e
 THUMB = 160   # pixels of the longest side of a thumbnail
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def _read_some(bb, pairs, skip, thumbs)->list: # of `Reading`
     f = iter([bb(x[None])[0].half() for x in pixels])
     return [x if isinstance(x, Reading) else Reading(x[0], x[1], next(f), x[3]) for x in found]
 
-# %% ../nbs/36c_tagger.ipynb #971b27ae
+# %% ../nbs/36c_tagger.ipynb #3625c439
 BATCH = 4   # photos a thread reads at a time
 
 def in_order(
@@ -105,7 +105,7 @@ def in_order(
         finally:
             for x in ahead: x.cancel()
 
-# %% ../nbs/36c_tagger.ipynb #93563d0d
+# %% ../nbs/36c_tagger.ipynb #890628a8
 @dataclass(frozen=True, eq=False)
 class Example:
     "Hold one example: what was read of it, and what is said of it."
@@ -155,7 +155,7 @@ def _check(self:Tagger):
     if hasattr(self, 'tags_'): return
     raise NotFittedError('This Tagger has no tags yet: call fit, from_examples or add_tag.')
 
-# %% ../nbs/36c_tagger.ipynb #b2bbd9ba
+# %% ../nbs/36c_tagger.ipynb #fd8c642b
 @patch
 def read(self:Tagger,
     images, # a folder, files, images, see `list_photos`; or a list of `Reading`
@@ -174,7 +174,7 @@ def read(self:Tagger,
     def work(some): return _read_some(bb, some, skip, thumbs)
     for some in in_order(work, pairs, bb.device, quick=False): yield from some
 
-# %% ../nbs/36c_tagger.ipynb #6fdb406b
+# %% ../nbs/36c_tagger.ipynb #1824e75b
 @patch
 def fit(self:Tagger,
     images, # a folder for each tag, a table (CSV), an `ImageSet`, or a list of images
@@ -217,7 +217,7 @@ def _add(self:Tagger, said:Said)->Tagger:
     self.examples_ = [old[k] for k in sorted(old)]
     return self._solve()
 
-# %% ../nbs/36c_tagger.ipynb #21e99b49
+# %% ../nbs/36c_tagger.ipynb #28bd9e4c
 @patch_to(Tagger, cls_method=True)
 def from_examples(cls,
     path, # a folder for each tag, or a table (CSV)
@@ -241,7 +241,8 @@ def _solve(self:Tagger)->Tagger:
     s, v = self._scored(self.examples_)
     self.solved_ = solve_weighted(*with_background(s, v, yes, w, self.space_.ground, named))
     left = self.solved_.left[:len(s)]
-    self.evidence_ = Evidence(left, yes, w, named)
+    sure = yes|no if self.unlisted!='no' else torch.ones_like(yes)
+    self.evidence_ = Evidence(left, yes, sure, w, named)
     self.confidence_ = fit_confidence(self.evidence_, self.space_.prior)
     self.v_ = v
     self.tags_ = tags
@@ -268,7 +269,7 @@ def _scored(self:Tagger, some)->tuple: # s (n, N), v (n, D)
     ground = self.space_.ground
     return ground.new_zeros(0, len(self.q_)), ground[:0]
 
-# %% ../nbs/36c_tagger.ipynb #6114239e
+# %% ../nbs/36c_tagger.ipynb #bc791e6e
 @dataclass(frozen=True, eq=False)
 class Batch:
     "Hold what was found in a few images."
@@ -302,7 +303,7 @@ def _batch(self:Tagger, some, explain)->Batch:
     return Batch([r.name for r in some], p, [r.error for r in some], [r.thumb for r in some],
                  list(heats) if explain else None, list(spoke) if explain else None)
 
-# %% ../nbs/36c_tagger.ipynb #57340ab0
+# %% ../nbs/36c_tagger.ipynb #afa29bd9
 @patch
 def stream(self:Tagger,
     images, # as for `read`
@@ -338,7 +339,7 @@ def predict_proba(self:Tagger,
     return pd.DataFrame(np.concatenate([b.p for b in found]), pd.Index(names, name='image'),
                         self.tags_)
 
-# %% ../nbs/36c_tagger.ipynb #7bdde8a7
+# %% ../nbs/36c_tagger.ipynb #b7ab2053
 @patch
 def decide(self:Tagger,
     p:Float[np.ndarray, "n N"], # probabilities
@@ -363,7 +364,7 @@ def predict(self:Tagger,
     yes, unsure = self.decide(p.to_numpy(), threshold, precision)
     return pd.DataFrame(dict(tags=names(yes), unsure=names(unsure)), p.index)
 
-# %% ../nbs/36c_tagger.ipynb #7fae4f3e
+# %% ../nbs/36c_tagger.ipynb #f5f752d4
 MOST_REASONS = 6   # tags of an image that reasons are given for
 SPEAKERS = 3       # examples that are named
 
@@ -409,7 +410,7 @@ def _reasons(self:Tagger, good, p, v)->list: # of (heats, speakers) of each imag
         out.append(({i: scaled(h[i]) for i in some}, {i: self.speakers(x, i) for i in some}))
     return out
 
-# %% ../nbs/36c_tagger.ipynb #60f01990
+# %% ../nbs/36c_tagger.ipynb #4e5b7d27
 @dataclass(frozen=True, eq=False)
 class Explanation:
     "Say why an image has a tag, or not."
@@ -441,7 +442,7 @@ def explain(self:Tagger,
                        open_rgb(source, 448), heats[0],
                        [(e, share, h) for (e, share), h in zip(some, heats[1:])])
 
-# %% ../nbs/36c_tagger.ipynb #72dad4c3
+# %% ../nbs/36c_tagger.ipynb #e7aba481
 @patch
 def draw(self:Explanation): # a figure of matplotlib
     "Draw the image and the examples with their heats."
@@ -463,7 +464,7 @@ def save(self:Explanation,
     with atomic(path) as tmp: fig.savefig(tmp, format='png', bbox_inches='tight', dpi=150)
     fig.clear()
 
-# %% ../nbs/36c_tagger.ipynb #fd13767f
+# %% ../nbs/36c_tagger.ipynb #64272e8a
 @patch
 def add_tag(self:Tagger,
     tag:str, # its name
@@ -504,7 +505,7 @@ def adapt(self:Tagger,
     for k in ('tags_', 'q_', 'cos_'): self.__dict__.pop(k, None)
     return self._solve() if getattr(self, 'examples_', None) else self
 
-# %% ../nbs/36c_tagger.ipynb #d6440268
+# %% ../nbs/36c_tagger.ipynb #5c9e65f6
 TAGGER_FORM = 'fsic_nb tagger 1'
 
 @patch
@@ -531,7 +532,7 @@ def save(self:Tagger,
         save_file(tensors, tmp/'examples.safetensors')
         write_json(tmp/'tagger.json', about)
 
-# %% ../nbs/36c_tagger.ipynb #a6ff2261
+# %% ../nbs/36c_tagger.ipynb #bb8be076
 def _check_about(about, bad):
     "Raise unless the JSON of a tagger is of the right form."
     want = dict(form=str, params=dict, words=list, tags=list, examples=list)
@@ -584,7 +585,7 @@ def load(cls,
     t.q_ = class_prior(t.cos_) if t.cos_.shape[1] else t.cos_
     return t._solve()
 
-# %% ../nbs/36c_tagger.ipynb #abb143c9
+# %% ../nbs/36c_tagger.ipynb #8d59a490
 @patch
 def evaluate(self:Tagger,
     images, # images with their tags, as for `fit`
