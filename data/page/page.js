@@ -3,7 +3,7 @@
 // ---- the data: written as JSON, read as text; names and tags only ever become text nodes ----
 const read = node => JSON.parse(node.textContent);
 const $ = id => document.getElementById(id);
-const about = read($('about')), key = 'tags-' + read($('key'));
+const about = read($('about')), key = 'tags-' + $('key').textContent;
 const {tags, thresholds, examples, root} = about;
 const photos = Array.from(document.getElementsByClassName('record'), (node, i) => {
   const photo = read(node);
@@ -197,7 +197,7 @@ function mark(place) {
 function focusCard(place) {
   if (place < 0 || place >= shown.length) return;
   mark(place);
-  cardAt(place).focus();
+  cardAt(place).focus({preventScroll: true});
   cardAt(place).scrollIntoView({block: 'nearest'});
 }
 new IntersectionObserver(seen => { if (seen[0].isIntersecting && drawn < shown.length) { drawMore(); watch(); } },
@@ -210,12 +210,12 @@ function watch() {
 }
 
 // ---- an opened photo ----
-let tag = null, heat = true;
-const opened = () => shown[current];
+let tag = null, heat = true, at = 0;
+const opened = () => shown[at];
 const order = photo => tags.map((_, t) => t).sort((a, b) => (photo.p[b] ?? -1) - (photo.p[a] ?? -1) || a - b);
 
 function open(place) {
-  mark(place);
+  at = place;
   const photo = opened(), first = decided(photo)[0];
   tag = photo.error ? null : tagOf() ?? first ?? order(photo)[0] ?? null;
   $('photo-name').replaceChildren(h('bdi', {}, photo.name));
@@ -230,7 +230,7 @@ function open(place) {
   focusRow();
 }
 function step(by) {
-  const place = current + by;
+  const place = at + by;
   if (place >= 0 && place < shown.length) open(place);
 }
 function pick(t) { tag = t; drawPhoto(); drawRows(); }
@@ -318,7 +318,7 @@ function row(photo, t) {
   return h('li', {className: here ? 'marked' : ''}, main, answers);
 }
 function drawSpoke(photo) {
-  const list = tag === null ? [] : photo.spoke[tag] || [];
+  const list = tag === null ? [] : (photo.spoke[tag] || []).filter(([k]) => examples[k]);
   $('spoke-title').replaceChildren(...tag === null ? [] : list.length
     ? ['Examples that spoke for ', h('bdi', {}, tags[tag])] : ['No example is named for ', h('bdi', {}, tags[tag])]);
   $('spoke-title').parentNode.hidden = tag === null;
@@ -396,7 +396,7 @@ $('close').onclick = () => $('photo').close();
 $('previous').onclick = () => step(-1);
 $('next').onclick = () => step(1);
 $('sort').onchange = $('below').onchange = $('search').oninput = () => choose();
-$('photo').addEventListener('close', () => { document.body.append($('toast')); focusCard(current); });
+$('photo').addEventListener('close', () => { document.body.append($('toast')); focusCard(at); });
 for (const d of document.querySelectorAll('dialog')) {
   d.addEventListener('click', event => { if (event.target === d) d.close(); });    // a click beside it
 }
@@ -426,7 +426,7 @@ function keyInGrid(k, onCard) {
   else if (by && document.activeElement === document.body) focusCard(current);
   else if (k in answers && onCard) {
     if (tagOf() === null) toast('Choose a tag above first, or open the photo (Enter).');
-    else say(opened(), tagOf(), answers[k]);
+    else say(shown[current], tagOf(), answers[k]);
   } else return false;
   return true;
 }
@@ -443,6 +443,11 @@ addEventListener('keydown', event => {
 });
 
 // ---- begin ----
+// What is scrolled to must not lie under the head, where that stays in view.
+new ResizeObserver(() => {
+  const head = document.querySelector('header'), stays = getComputedStyle(head).position === 'sticky';
+  document.documentElement.style.scrollPaddingTop = `${stays ? head.offsetHeight + 8 : 8}px`;
+}).observe(document.querySelector('header'));
 const failed = photos.filter(photo => photo.error).length;
 $('summary').textContent = [plural(photos.length, 'photo'), plural(tags.length, 'tag'), plural(examples.length, 'example')]
   .concat(failed ? [`${failed.toLocaleString('en')} cannot be read`] : []).join(' · ');
