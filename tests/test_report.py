@@ -211,7 +211,7 @@ def test_corrections_by_key_and_click_come_back_as_a_table(read):
     r.open('b10.jpg')
     r.p.get_by_role('button', name='No (n): dog').click()
     r.press('Escape')
-    assert r.p.locator('#export').inner_text()=='Export 3 corrections' and r.count('Corrected')==3
+    assert r.p.locator('#export').inner_text()=='Export 4 corrections' and r.count('Corrected')==3
     r.show('All')
     assert 'said-no' in r.card('b9.jpg').locator('.chip').nth(1).get_attribute('class')
     assert r.export()==[['image', 'cat', 'dog'], ['some/photos/b10.jpg', '', '0'], ['some/photos/b9.jpg', '0', '1'],

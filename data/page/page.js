@@ -93,7 +93,7 @@ function matches(photo) {
 // How far a photo is from any threshold: of the chosen tag, or of the tag nearest to its own.
 function distance(photo) {
   const open = (tagOf() === null ? tags.map((_, t) => t) : [tagOf()]).filter(t => answer(photo, t) === undefined);
-  const far = open.map(t => photo.p[t] == null || thresholds[t] == null ? Infinity : Math.abs(photo.p[t] - thresholds[t]));
+  const far = open.map(t => photo.p[t] == null ? Infinity : Math.abs(photo.p[t] - (thresholds[t] ?? .5)));
   return far.reduce((a, b) => Math.min(a, b), Infinity);
 }
 function score(photo) {
@@ -143,7 +143,7 @@ function showCounts() {
     b.lastChild.textContent = n.toLocaleString('en');
     b.setAttribute('aria-pressed', String(f === filter));
   }
-  const n = Object.keys(said).length;
+  const n = Object.values(said).reduce((sum, answers) => sum + Object.keys(answers).length, 0);
   $('export').disabled = !n;
   $('export').textContent = n ? `Export ${plural(n, 'correction')}` : 'Export corrections';
 }
