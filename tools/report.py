@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 import lab
 
 root = Path(__file__).resolve().parents[1]
-LIST = dict(width=600, height=560)     # the list; an opened photo is as large as it is
+LIST = dict(width=760, height=530)     # the list; an opened photo is as large as it is
 OPENED = dict(width=780, height=620)
 MAX_BYTES = 150_000
 
@@ -29,6 +29,7 @@ def written()->Path: # an HTML file
         for cell in read_nb('38_report.ipynb').cells:
             if cell.cell_type!='code': continue
             shell.run(cell.source)
+            if shell.exc: raise shell.exc
             if 'page' in shell.user_ns: return shell.user_ns['page']
 
 
