@@ -274,7 +274,8 @@ function where([rows, cols, text]) {
   const b = bytes(text), i = b.indexOf(b.reduce((x, y) => Math.max(x, y), 0));
   const part = (k, n, names) => names[Math.min(2, Math.floor(3 * (k + .5) / n))];
   const v = part(Math.floor(i / cols), rows, ['at the top', '', 'at the bottom']);
-  return [v, part(i % cols, cols, ['left', '', 'right'])].filter(Boolean).join(' ') || 'in the middle';
+  const side = part(i % cols, cols, ['left', '', 'right']);
+  return v ? `${v} ${side}`.trim() : side ? `on the ${side}` : 'in the middle';
 }
 
 function bar(p, limit, name = '') {
