@@ -5,8 +5,8 @@ import numpy as np, pytest
 from PIL import Image
 
 from fsic_nb.core import FsicError, rng
-from fsic_nb.tables import read_csv
 from fsic_nb.report import Shown, Tagged, write_report
+from fsic_nb.tables import read_csv
 
 NASTY = ['</script><img src=x onerror=alert(1)>.jpg', '"><svg onload=alert(1)>.jpg', "' onmouseover='alert(1).jpg",
          '{{7*7}}{% for x in y %}.jpg', '$& $1 $`.jpg', 'a\u202egpj.exe', 'x'*250+'.jpg', '<!--<script>.jpg',
