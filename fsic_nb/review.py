@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['ANSWERS', 'GRACE', 'certainty', 'Review', 'heat_over', 'check_widgets']
 
-# %% ../nbs/39_review.ipynb #104fec95
+# %% ../nbs/39_review.ipynb #03777e7d
 import html, io, math, time
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import Image
 from .core import FsicError, atomic, nearest
 from .show import HEAT
 
-# %% ../nbs/39_review.ipynb #64a9abf4
+# %% ../nbs/39_review.ipynb #f98b10ae
 def certainty(
     p:Float[np.ndarray, "n N"], # probabilities
     thresholds:Float[np.ndarray, "N"], # above which a tag is given
@@ -24,11 +24,13 @@ def certainty(
     way = np.where(p<thresholds, thresholds, 1-thresholds)
     return np.abs(p-thresholds)/np.maximum(way, 1e-9)
 
-# %% ../nbs/39_review.ipynb #677a88cc
+# %% ../nbs/39_review.ipynb #4acf51f4
 ANSWERS = dict(yes=1., no=0., unsure=math.nan)   # and what a table says for them
 
 class Review:
     "Ask about the photo that a tagger is least certain of; the tagger learns from each answer."
+    certainty = staticmethod(certainty)   # of what is asked first, this is least
+
     def __init__(self,
         tagger, # a fitted `Tagger`, which the answers change
         images, # the photos to ask about, as for `Tagger.predict`
@@ -46,22 +48,36 @@ class Review:
         self._view = None   # what a notebook shows, once it does
         self._choose()
 
-    def _choose(self):
-        "Find the question that the tagger, as it is now, is least certain of; no image is read."
-        p = self.tagger.predict_proba(self.rows)[self.tags].dropna().sort_index()
-        t = pd.Series(self.tagger.thresholds_, self.tagger.tags_)[self.tags].to_numpy()
-        sure = certainty(p.to_numpy(), t)
-        for name, tag, _ in self.said: sure[p.index.get_loc(name), self.tags.index(tag)] = np.inf
-        self.left = int(np.isfinite(sure).sum())
-        i, j = np.unravel_index(sure.argmin(), sure.shape) if self.left else (0, 0)
-        self._next = (p.index[i], self.tags[j], float(p.iat[i, j])) if self.left else None
-        if self._view: self._view.draw()
+# %% ../nbs/39_review.ipynb #dad1b501
+@patch(as_prop=True)
+def thresholds(self:Review): # a Series
+    "From which probability on each tag is given, by name."
+    return pd.Series(self.tagger.thresholds_, self.tagger.tags_)
 
-    def next(self)->tuple|None: # name of a photo, tag, probability; None: nothing is left
-        "Return the question that is asked now."
-        return self._next
+@patch
+def _choose(self:Review):
+    "Find the question that the tagger, as it is now, is least certain of; no image is read."
+    p = self.tagger.predict_proba(self.rows)[self.tags].dropna().sort_index()
+    sure = self.certainty(p.to_numpy(), self.thresholds[self.tags].to_numpy())
+    for name, tag, _ in self.said: sure[p.index.get_loc(name), self.tags.index(tag)] = np.inf
+    self.left = int(np.isfinite(sure).sum())
+    i, j = np.unravel_index(sure.argmin(), sure.shape) if self.left else (0, 0)
+    self._next = (p.index[i], self.tags[j], float(p.iat[i, j])) if self.left else None
+    if self._view: self._view.draw()
 
-# %% ../nbs/39_review.ipynb #1ffa7585
+@patch
+def next(self:Review)->tuple|None: # name of a photo, tag, probability; None: nothing is left
+    "Return the question that is asked now."
+    return self._next
+
+# %% ../nbs/39_review.ipynb #d32721a9
+@patch(as_prop=True)
+def answers(self:Review)->pd.DataFrame: # 1 yes, 0 no, NaN not asked or unsure; one row a photo
+    "The answers as the table that `Tagger.partial_fit` reads."
+    table = pd.DataFrame(columns=self.tags, index=pd.Index([], name='image'), dtype=float)
+    for name, tag, said in self.said: table.loc[name, tag] = ANSWERS[said]
+    return table.dropna(how='all')
+
 @patch
 def answer(self:Review,
     said:str, # 'yes', 'no' or 'unsure'
@@ -87,6 +103,7 @@ def _teach(self:Review, name):
     table = self.answers.loc[[name]].reindex(columns=self.tagger.tags_)
     self.tagger.partial_fit([self.rows.sources[name]], table)
 
+# %% ../nbs/39_review.ipynb #6a904816
 @patch
 def undo(self:Review)->tuple|None: # the question that is asked again
     "Take the last answer back; the tagger becomes exactly what it was."
@@ -97,14 +114,7 @@ def undo(self:Review)->tuple|None: # the question that is asked again
     self._choose()
     return self._next
 
-# %% ../nbs/39_review.ipynb #428b08fe
-@patch(as_prop=True)
-def answers(self:Review)->pd.DataFrame: # 1 yes, 0 no, NaN not asked or unsure; one row a photo
-    "The answers as the table that `Tagger.partial_fit` reads."
-    table = pd.DataFrame(columns=self.tags, index=pd.Index([], name='image'), dtype=float)
-    for name, tag, said in self.said: table.loc[name, tag] = ANSWERS[said]
-    return table.dropna(how='all')
-
+# %% ../nbs/39_review.ipynb #2387c69c
 @patch
 def save(self:Review,
     path:str|Path, # a .csv
@@ -112,7 +122,7 @@ def save(self:Review,
     "Write the answers as a CSV that `Tagger.partial_fit` and `fsic_tag fit --add` read."
     with atomic(path) as tmp: self.answers.astype('Int64').to_csv(tmp)
 
-# %% ../nbs/39_review.ipynb #eaf0a6e9
+# %% ../nbs/39_review.ipynb #1825fbf6
 def heat_over(
     im:Image.Image, # a photo
     heat:np.ndarray, # weights of its places (rows, columns); negative ones are not drawn
@@ -139,13 +149,15 @@ def pictures(self:Review)->tuple: # of two JPEGs, bytes
     im.thumbnail((self.size, self.size))
     return _jpeg(im), _jpeg(heat_over(im, e.heat))
 
-# %% ../nbs/39_review.ipynb #f8177998
+# %% ../nbs/39_review.ipynb #976de44c
 @patch
 def asked(self:Review)->str: # HTML
     "Put the question into words."
     if self._next is None: return '<b>Nothing is left to ask.</b>'
-    name, tag, p = map(html.escape, (*self._next[:2], f'{self._next[2]:.0%}'))
-    return f'<b style="font-size:1.4em">{tag}?</b> &ensp; {name} &ensp; the tagger says {p}'
+    name, tag, p = self._next
+    least = self.thresholds[tag]
+    return (f'<b style="font-size:1.4em">{html.escape(tag)}?</b> &ensp; {html.escape(name)} &ensp; '
+            f'the tagger says {p:.0%} and tags from {least:.0%}')
 
 @patch
 def progress(self:Review)->str: # HTML
@@ -154,10 +166,10 @@ def progress(self:Review)->str: # HTML
     lines = [f'{len(self.said)-unsure} answered, {unsure} unsure, {self.left} left']
     bad = [n for n, e in zip(self.rows.names, self.rows.errors) if e]
     some = ', '.join(bad[:5])+(', ...' if len(bad)>5 else '')
-    if bad: lines.append(f'{len(bad)} cannot be read and are not asked about: {some}')
+    if bad: lines.append(f'{len(bad)} unreadable, not asked about: {some}')
     return '<br>'.join(map(html.escape, lines))
 
-# %% ../nbs/39_review.ipynb #bba54e57
+# %% ../nbs/39_review.ipynb #115c6fa7
 GRACE = .2   # seconds in which nobody can have seen the next question: the end of a double click
 _BUTTONS = dict(yes='check', no='times', unsure='question', undo='undo')   # and their icons
 
@@ -178,10 +190,10 @@ class _View:
         self.buttons = [w.Button(description=k, icon=icon) for k, icon in _BUTTONS.items()]
         self.progress = w.HTML()
         self.errors = w.Output()
-        side = dict(flex_flow='row wrap', align_items='flex-start')
-        pair = w.HBox(self.photos, layout=dict(side, min_height=f'{review.size}px'))
-        row = w.HBox(self.buttons, layout=side)
-        self.box = w.VBox([self.question, pair, row, self.progress, self.errors])
+        side = dict(flex_flow='row wrap', align_items='flex-start', grid_gap='8px')
+        rows = [w.HBox(x, layout=side) for x in (self.buttons, self.photos)]
+        # the photos come last, so that the buttons stay in their place
+        self.box = w.VBox([self.question, rows[0], self.progress, self.errors, rows[1]])
         self.box.add_class('fsic-review')
         for b in self.buttons: b.on_click(self.click)
         self.draw()
@@ -217,7 +229,7 @@ class _View:
         self.enable()
         self.drawn = time.monotonic()
 
-# %% ../nbs/39_review.ipynb #53187780
+# %% ../nbs/39_review.ipynb #ca0af7b1
 @patch(as_prop=True)
 def widget(self:Review): # an ipywidgets VBox
     "What a notebook shows."
