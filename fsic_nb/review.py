@@ -51,7 +51,7 @@ class Review:
 # %% ../nbs/39_review.ipynb #dad1b501
 @patch(as_prop=True)
 def thresholds(self:Review): # a Series
-    "From which probability on each tag is given, by name."
+    "Return the probability from which on each tag is given, by name."
     return pd.Series(self.tagger.thresholds_, self.tagger.tags_)
 
 @patch
@@ -73,10 +73,11 @@ def next(self:Review)->tuple|None: # name of a photo, tag, probability; None: no
 # %% ../nbs/39_review.ipynb #d32721a9
 @patch(as_prop=True)
 def answers(self:Review)->pd.DataFrame: # 1 yes, 0 no, NaN not asked or unsure; one row a photo
-    "The answers as the table that `Tagger.partial_fit` reads."
-    table = pd.DataFrame(columns=self.tags, index=pd.Index([], name='image'), dtype=float)
-    for name, tag, said in self.said: table.loc[name, tag] = ANSWERS[said]
-    return table.dropna(how='all')
+    "Return the answers as the table that `Tagger.partial_fit` reads."
+    rows = {}
+    for name, tag, said in self.said: rows.setdefault(name, {})[tag] = ANSWERS[said]
+    table = pd.DataFrame.from_dict(rows, 'index', float, self.tags)
+    return table.dropna(how='all').rename_axis('image')
 
 @patch
 def answer(self:Review,
@@ -196,44 +197,49 @@ class _View:
         self.box = w.VBox([self.question, rows[0], self.progress, self.errors, rows[1]])
         self.box.add_class('fsic-review')
         for b in self.buttons: b.on_click(self.click)
-        self.draw()
 
-    def click(self, button):
-        "Pass an answer on, unless it is the second half of a double click."
-        if time.monotonic()-self.drawn<GRACE: return
-        for b in self.buttons: b.disabled = True
-        self.errors.clear_output()
-        with self.errors:                                # where an exception is shown
-            if button.description=='undo': self.review.undo()
-            else: self.review.answer(button.description)
-        self.enable()
+# %% ../nbs/39_review.ipynb #4f376d08
+@patch
+def enable(self:_View):
+    "Enable the buttons that can be used now."
+    for b in self.buttons:
+        of = self.review.said if b.description=='undo' else self.review.next()
+        b.disabled = not of
 
-    def enable(self):
-        "Enable the buttons that can be used now."
-        for b in self.buttons:
-            of = self.review.said if b.description=='undo' else self.review.next()
-            b.disabled = not of
+@patch
+def click(self:_View, button):
+    "Pass an answer on, unless it is the second half of a double click."
+    if time.monotonic()-self.drawn<GRACE: return
+    for b in self.buttons: b.disabled = True
+    self.errors.outputs = ()
+    with self.errors:                                # where an exception is shown
+        if button.description=='undo': self.review.undo()
+        else: self.review.answer(button.description)
+    self.enable()
 
-    def draw(self):
-        "Show the question as it is now."
-        r = self.review
-        self.question.value = r.asked()
-        self.progress.value = r.progress()
-        try: pictures = r.pictures() if r.next() else (b'', b'')
-        except FsicError as e:                           # the file has gone: unsure skips it
-            pictures = b'', b''
-            self.progress.value += f'<br>{html.escape(str(e))}'
-        for w, data in zip(self.photos, pictures):
-            w.value = data
-            w.layout.display = None if data else 'none'
-        self.enable()
-        self.drawn = time.monotonic()
+@patch
+def draw(self:_View):
+    "Show the question as it is now."
+    r = self.review
+    self.question.value = r.asked()
+    self.progress.value = r.progress()
+    try: pictures = r.pictures() if r.next() else (b'', b'')
+    except FsicError as e:                           # the file has gone: unsure skips it
+        pictures = b'', b''
+        self.progress.value += f'<br>{html.escape(str(e))}'
+    for w, data in zip(self.photos, pictures):
+        w.value = data
+        w.layout.display = None if data else 'none'
+    self.enable()
+    self.drawn = time.monotonic()
 
 # %% ../nbs/39_review.ipynb #ca0af7b1
 @patch(as_prop=True)
 def widget(self:Review): # an ipywidgets VBox
-    "What a notebook shows."
-    if self._view is None: self._view = _View(self)
+    "Build what a notebook shows, once."
+    if self._view is None:
+        self._view = _View(self)
+        self._view.draw()
     return self._view.box
 
 @patch

@@ -137,7 +137,7 @@ def test_answers_as_csv(tmp_path):
 def test_unreadable_photos_are_named_and_not_asked_about():
     r = Review(Fake(), photos(a=.5) | {'<i>.jpg': None})
     assert r.left==2
-    assert '1 cannot be read' in r.progress() and '&lt;i&gt;.jpg' in r.progress() and '<i>' not in r.progress()
+    assert '1 unreadable' in r.progress() and '&lt;i&gt;.jpg' in r.progress() and '<i>' not in r.progress()
     none = Review(Fake(), {'x': None})
     assert none.next() is None and none.left==0
 
@@ -160,7 +160,7 @@ def test_heat_is_drawn_where_it_is():
 
 def parts(r):
     pytest.importorskip('ipywidgets')
-    question, pair, row, progress, errors = r.widget.children
+    question, row, progress, errors, pair = r.widget.children
     return question, pair.children, {b.description: b for b in row.children}, progress, errors
 
 
