@@ -6,7 +6,7 @@
 __all__ = ['ANSWERS', 'GRACE', 'certainty', 'Review', 'heat_over', 'check_widgets']
 
 # %% ../nbs/39_review.ipynb #03777e7d
-import html, io, math, time
+import html, io, math, os, time
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from matplotlib.colors import to_rgb
 from PIL import Image
 from .core import FsicError, atomic, nearest
+from .examples import Photos, list_photos
 from .show import HEAT
 
 # %% ../nbs/39_review.ipynb #f98b10ae
@@ -44,7 +45,9 @@ class Review:
         self.tagger = tagger
         self.tags = list(tagger.tags_) if tag is None else [tag]
         self.size = size
-        self.rows = tagger.read(images)
+        self.photos = list_photos(images)
+        self.sources = dict(zip(self.photos.names, self.photos.sources))
+        self.rows = tagger.read(self.photos)
         self.said = []      # (name, tag, answer), in order
         self._states = []   # the tagger as it was before each of them
         self._view = None   # what a notebook shows, once it does
@@ -104,7 +107,7 @@ def answer(self:Review,
 def _teach(self:Review, name):
     "Give the tagger all answers about a photo."
     table = self.answers.loc[[name]].reindex(columns=self.tagger.tags_)
-    self.tagger.partial_fit([self.rows.sources[name]], table)
+    self.tagger.partial_fit(Photos([self.sources[name]], [name], self.photos.root), table)
 
 # %% ../nbs/39_review.ipynb #6a904816
 @patch
@@ -123,7 +126,18 @@ def save(self:Review,
     path:str|Path, # a .csv
 ):
     "Write the answers as a CSV that `Tagger.partial_fit` and `fsic_tag fit --add` read."
-    with atomic(path) as tmp: self.answers.astype('Int64').to_csv(tmp)
+    table = self.answers.astype('Int64')
+    here = Path(path).absolute().parent
+    table.index = [_seen_from(here, n, self.sources[n]) for n in table.index]
+    with atomic(path) as tmp: table.to_csv(tmp, index_label='image')
+
+def _seen_from(folder:Path, name, source)->str:
+    "Return how a table in a folder names a photo, so that it is found from there."
+    if not isinstance(source, (str, os.PathLike)):
+        raise FsicError(f'{name}: has no file that a table could name; '
+                        'save the image and review the file, or pass the answers on.')
+    file = Path(source).absolute()
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 # %% ../nbs/39_review.ipynb #1825fbf6
 def heat_over(
@@ -147,7 +161,7 @@ def _jpeg(im)->bytes:
 def pictures(self:Review)->tuple: # of two JPEGs, bytes
     "Draw the photo that is asked about, and where it looks like the tag."
     name, tag, _ = self._next
-    e = self.tagger.explain(self.rows.sources[name], tag)
+    e = self.tagger.explain(self.sources[name], tag)
     im = e.image.convert('RGB')
     im.thumbnail((self.size, self.size))
     return _jpeg(im), _jpeg(heat_over(im, e.heat))

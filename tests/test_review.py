@@ -1,5 +1,6 @@
 "A review asks what the tagger is least certain of, teaches it the answer at once, and takes it back exactly."
 import copy, io, json, os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
@@ -8,9 +9,13 @@ from PIL import Image
 import lab
 from fsic_nb import review as module
 from fsic_nb.core import FsicError
+from fsic_nb.examples import Photos, list_photos, read_examples
 from fsic_nb.review import Review, certainty, check_widgets, heat_over
 
 TAGS = ['cat', 'dog']
+
+
+def _opened(im): return Image.open(im) if isinstance(im, (str, Path)) else im
 
 
 class Fake:
@@ -23,9 +28,10 @@ class Fake:
 
     def read(self, images):
         self.reads += 1
-        errors = ['' if isinstance(im, Image.Image) else 'no image' for im in images.values()]
-        x = np.array([np.nan if e else np.asarray(im).mean()/255 for e, im in zip(errors, images.values())])
-        return SimpleNamespace(names=[*images], errors=errors, sources=images, x=x)
+        photos = list_photos(images)
+        ims = [_opened(im) for im in photos.sources]
+        x = np.array([np.nan if im is None else np.asarray(im).mean()/255 for im in ims])
+        return SimpleNamespace(names=photos.names, errors=['no image' if im is None else '' for im in ims], x=x)
 
     def predict_proba(self, rows):
         p = np.stack([rows.x, 1-rows.x], 1)
@@ -35,15 +41,17 @@ class Fake:
         return pd.DataFrame(p, index=rows.names, columns=self.tags_)
 
     def partial_fit(self, images, table):
-        assert len(images)==len(table)==1 and list(table.columns)==TAGS
-        self.examples_ = self.examples_ + [(np.asarray(images[0]).mean()/255, table.to_numpy()[0])]
+        said = read_examples(images, table)      # as the tagger does
+        assert len(said.yes)==1 and list(table.columns)==TAGS
+        self.examples_ = self.examples_ + [(np.asarray(_opened(said.photos.sources[0])).mean()/255, table.to_numpy()[0])]
 
     def explain(self, image, tag):
-        return SimpleNamespace(image=image, tag=tag, heat=np.eye(5)-.1)
+        return SimpleNamespace(image=_opened(image), tag=tag, heat=np.eye(5)-.1)
 
 
-def photos(**greys):
-    return {n: Image.new('RGB', (40, 20), (round(255*g),)*3) for n, g in greys.items()}
+def photos(size=(40, 20), **greys):
+    "Grey images by name; None cannot be read."
+    return Photos([g and Image.new('RGB', size, (round(255*g),)*3) for g in greys.values()], [*greys])
 
 
 def review(**kw):
@@ -126,19 +134,33 @@ def test_an_answer_that_cannot_be_learnt_is_not_kept(monkeypatch):
     with pytest.raises(FsicError, match='maybe: no answer'): r.answer('maybe')
 
 
-def test_answers_as_csv(tmp_path):
-    _, r = review()
+def test_the_saved_answers_are_read_as_they_were_given(tmp_path):
+    (tmp_path/'photos, mine').mkdir()
+    for n, g in dict(a=.9, b=.55, c=.1, d=.48).items(): Image.new('L', (8, 8), round(255*g)).save(tmp_path/'photos, mine'/f'{n}.png')
+    r = Review(Fake(), tmp_path/'photos, mine')
     for said in ('yes', 'unsure', 'no', 'yes'): r.answer(said)
-    r.save(tmp_path/'c.csv')
-    assert (tmp_path/'c.csv').read_text().splitlines()==['image,cat,dog', 'd,1,0', 'b,1,']
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'c.csv', index_col='image'), r.answers, check_dtype=False)
+    above, beside = tmp_path/'c.csv', tmp_path/'out'/'c.csv'
+    r.save(above)
+    r.save(beside)
+    assert above.read_text().splitlines()==['image,cat,dog', '"photos, mine/d.png",1,0', '"photos, mine/b.png",1,']
+    for file in (above, beside):         # below it or not: the photos are found
+        said = read_examples(file)
+        assert [Path(p).name for p in said.photos.sources]==['d.png', 'b.png']
+        assert said.yes==[{'cat'}, {'cat'}] and said.no==[{'dog'}, set()]
+
+
+def test_images_without_a_file_have_no_csv(tmp_path):
+    _, r = review()
+    r.answer('yes')
+    with pytest.raises(FsicError, match='d: has no file'): r.save(tmp_path/'c.csv')
+    assert not any(tmp_path.iterdir())
 
 
 def test_unreadable_photos_are_named_and_not_asked_about():
-    r = Review(Fake(), photos(a=.5) | {'<i>.jpg': None})
+    r = Review(Fake(), photos(**{'a': .5, '<i>.jpg': None}))
     assert r.left==2
     assert '1 unreadable' in r.progress() and '&lt;i&gt;.jpg' in r.progress() and '<i>' not in r.progress()
-    none = Review(Fake(), {'x': None})
+    none = Review(Fake(), photos(x=None))
     assert none.next() is None and none.left==0
 
 
@@ -212,7 +234,7 @@ def test_without_ipywidgets(monkeypatch):
 
 
 def test_photos_are_reduced():
-    r = Review(Fake(), {'big': Image.new('RGB', (1000, 3000), 'grey')})
+    r = Review(Fake(), photos((1000, 3000), big=.5))
     assert all(max(Image.open(io.BytesIO(b)).size)==320 for b in r.pictures())
 
 
@@ -222,9 +244,8 @@ CELLS = f"""
 import sys
 sys.path[:0] = ['{lab.root/"tools"}', '{lab.root/"tests"}']
 from test_review import *
-greys = {{'<b>bold</b>.jpg': .48, 'b.jpg': .9, 'c.jpg': .1}}
 t = Fake()
-r = Review(t, {{n: im.resize((400, 300)) for n, im in photos(**greys).items()}} | {{'broken.jpg': None}})
+r = Review(t, photos((400, 300), **{{'<b>bold</b>.jpg': .48, 'b.jpg': .9, 'c.jpg': .1, 'broken.jpg': None}}))
 r
 """
 
