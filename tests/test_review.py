@@ -134,6 +134,26 @@ def test_an_answer_that_cannot_be_learnt_is_not_kept(monkeypatch):
     with pytest.raises(FsicError, match='maybe: no answer'): r.answer('maybe')
 
 
+def test_as_many_answers_as_are_kept_can_be_taken_back():
+    r = Review(Fake(), photos(**{f'{i:02}': i/30 for i in range(30)}))
+    for _ in range(module.UNDO+5): r.answer('unsure')
+    for _ in range(module.UNDO): r.undo()
+    assert not r.can_undo and len(r.said)==5
+    with pytest.raises(FsicError, match='no more than'): r.undo()
+
+
+def test_an_interrupt_leaves_all_as_it_was(monkeypatch):
+    t, r = review()
+    before, q = repr(vars(t)), r.next()
+    def stop(*a): raise KeyboardInterrupt
+    monkeypatch.setattr(Fake, 'predict_proba', stop)       # the tagger has learnt already
+    with pytest.raises(KeyboardInterrupt): r.answer('yes')
+    assert repr(vars(t))==before and r.next()==q and not r.said
+    monkeypatch.undo()
+    r.answer('yes')
+    assert r.undo()==q
+
+
 def test_the_saved_answers_are_read_as_they_were_given(tmp_path):
     (tmp_path/'photos, mine').mkdir()
     for n, g in dict(a=.9, b=.55, c=.1, d=.48).items(): Image.new('L', (8, 8), round(255*g)).save(tmp_path/'photos, mine'/f'{n}.png')
