@@ -85,6 +85,7 @@ def answers(self:Review)->pd.DataFrame: # 1 yes, 0 no, NaN not asked or unsure; 
     table = pd.DataFrame.from_dict(rows, 'index', float, self.tags)
     return table.dropna(how='all').rename_axis('image')
 
+# %% ../nbs/39_review.ipynb #e3b0ec6c
 @patch
 def answer(self:Review,
     said:str, # 'yes', 'no' or 'unsure'
@@ -106,11 +107,6 @@ def answer(self:Review,
     if self._view: self._view.draw()
     return self._next
 
-@patch(as_prop=True)
-def can_undo(self:Review)->bool:
-    "Tell whether the last answer can be taken back."
-    return bool(self._states)
-
 @patch
 def _put_back(self:Review, state:dict):
     "Make the tagger what it was."
@@ -124,6 +120,11 @@ def _teach(self:Review, name):
     self.tagger.partial_fit(Photos([self.sources[name]], [name], self.photos.root), table)
 
 # %% ../nbs/39_review.ipynb #6a904816
+@patch(as_prop=True)
+def can_undo(self:Review)->bool:
+    "Tell whether the last answer can be taken back."
+    return bool(self._states)
+
 @patch
 def undo(self:Review)->tuple|None: # the question that is asked again
     "Take the last answer back; the tagger becomes exactly what it was."
