@@ -10,12 +10,12 @@ import html, io, math, os, time
 from collections import deque
 from importlib.util import find_spec
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from matplotlib.colors import to_rgb
 from PIL import Image
-from .core import FsicError, atomic, nearest
+from .core import FsicError, atomic, nearest, progress
 from .examples import Photos, list_photos
 from .show import HEAT
 
@@ -49,11 +49,25 @@ class Review:
         self.size = size
         self.photos = list_photos(images)
         self.sources = dict(zip(self.photos.names, self.photos.sources))
-        self.rows = tagger.read(self.photos)
         self.said = []      # (name, tag, answer), in order
         self._states = deque(maxlen=UNDO)   # the tagger as it was before the last of them
         self._view = None   # what a notebook shows, once it does
+        self._read()
         self._choose()
+
+@patch
+def _read(self:Review):
+    "Read the photos once, and keep of each what does not depend on the answers."
+    self.errors = {}    # name of a photo -> why it cannot be read
+    kept = {}
+    readings = self.tagger.read(self.photos, skip=True)
+    for r in progress(readings, total=len(self.photos), desc='photos', unit='images'):
+        if r.error: self.errors[r.name] = r.error
+        else: kept[r.name] = self.tagger.space_.score(r.f[None].float(), self.tagger.q_)
+    if not kept: raise FsicError('review: none of the photos can be read; give others.')
+    self.names = [*kept]
+    self.all_tags = list(self.tagger.tags_)
+    self.scores, self.vectors = (torch.cat(x) for x in zip(*kept.values()))
 
 # %% ../nbs/39_review.ipynb #dad1b501
 @patch(as_prop=True)
@@ -62,9 +76,19 @@ def thresholds(self:Review): # a Series
     return pd.Series(self.tagger.thresholds_, self.tagger.tags_)
 
 @patch
+def probabilities(self:Review)->pd.DataFrame: # as `Tagger.predict_proba` gives
+    "Compute the probabilities with the tagger as it is now; no image is read."
+    t = self.tagger
+    if t.tags_!=self.all_tags:
+        raise FsicError('review: the tags of the tagger are others than when the review began; '
+                        'begin another review.')
+    p = t.confidence_(t.solved_.correction(self.scores, self.vectors))
+    return pd.DataFrame(p.double().numpy(), pd.Index(self.names, name='image'), t.tags_)
+
+@patch
 def _choose(self:Review):
-    "Find the question that the tagger, as it is now, is least certain of; no image is read."
-    p = self.tagger.predict_proba(self.rows)[self.tags].dropna().sort_index()
+    "Find the question that the tagger, as it is now, is least certain of."
+    p = self.probabilities()[self.tags].sort_index()
     sure = self.certainty(p.to_numpy(), self.thresholds[self.tags].to_numpy())
     for name, tag, _ in self.said: sure[p.index.get_loc(name), self.tags.index(tag)] = np.inf
     self.left = int(np.isfinite(sure).sum())
@@ -199,7 +223,7 @@ def progress(self:Review)->str: # HTML
     "Say how far the review is, and which images cannot be read."
     unsure = sum(a=='unsure' for *_, a in self.said)
     lines = [f'{len(self.said)-unsure} answered, {unsure} unsure, {self.left:,} left']
-    bad = [n for n, e in zip(self.rows.names, self.rows.errors) if e]
+    bad = [*self.errors]
     some = ', '.join(bad[:5])+(', ...' if len(bad)>5 else '')
     if bad: lines.append(f'{len(bad)} unreadable, not asked about: {some}')
     return '<br>'.join(map(html.escape, lines))
