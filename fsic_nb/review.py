@@ -18,6 +18,7 @@ from PIL import Image
 from .core import FsicError, atomic, nearest, progress
 from .examples import Photos, list_photos
 from .show import HEAT
+from .tagger import Tagger
 
 # %% ../nbs/39_review.ipynb #f98b10ae
 def certainty(
@@ -304,3 +305,15 @@ def widget(self:Review): # an ipywidgets VBox
 def _repr_mimebundle_(self:Review, **kwargs):
     "Show the widget where a notebook displays the review."
     return self.widget._repr_mimebundle_(**kwargs)
+
+# %% ../nbs/39_review.ipynb #938309ff
+@patch
+def review(self:Tagger,
+    images, # the photos to ask about, as for `Tagger.predict`
+    tag:str|None=None, # the only tag to ask about; None: all
+    size:int=320, # longest side of the photo as it is shown, in pixels
+)->Review: # a notebook shows it as a widget
+    "Ask about photos, the least certain first, and learn from each answer."
+    self._check()
+    check_widgets()
+    return Review(self, images, tag, size)
