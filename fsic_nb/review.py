@@ -306,7 +306,7 @@ def _repr_mimebundle_(self:Review, **kwargs):
     "Show the widget where a notebook displays the review."
     return self.widget._repr_mimebundle_(**kwargs)
 
-# %% ../nbs/39_review.ipynb #938309ff
+# %% ../nbs/39_review.ipynb #74b16b39
 @patch
 def review(self:Tagger,
     images, # the photos to ask about, as for `Tagger.predict`
