@@ -50,6 +50,7 @@ OPTIONAL = {
     'easyfsl': 'extra bench: what speed is compared with',
     'pillow_heif': 'no requirement at all: reads HEIC where a user has installed it',
     'gensim': 'a requirement, but seconds to import and not needed for the packaged words',
+    'ipywidgets': 'extra tag: shows a review; only where a notebook runs',
     'IPython': 'no requirement at all: there where a notebook runs, and called only from one'}
 
 
