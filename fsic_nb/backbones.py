@@ -274,10 +274,10 @@ def load_backbone(
 
 # %% ../nbs/04_backbones.ipynb #4d35ace0
 def classifier(
-    name:str='lite0', # see `load_backbone`
+    name:str|Backbone='lite0', # a name for `load_backbone`, or a Backbone
 )->tuple[Float[Tensor, "n C"], Float[Tensor, "n"]]|None: # of n classes; None: no linear classifier
     "Return weight and bias of the linear classifier that a backbone was trained with."
-    module = load_backbone(name, device='cpu').module
+    module = (load_backbone(name, device='cpu') if isinstance(name, str) else name).module
     head = getattr(module, 'fc', None)
     if hasattr(module, 'get_classifier'): head = module.get_classifier()
     if not isinstance(head, nn.Linear): return None

@@ -196,6 +196,7 @@ class Listing:
     left_out:dict = field(default_factory=dict) # reason -> number
     notes:list = field(default_factory=list)    # lines to be said
     keep_empty:bool = False # keep labels that no image carries, where the list is official
+    unlisted:bool = False # may an image carry a label that it does not list?
 
 def one_spelling(
     records:list, # of `Record`

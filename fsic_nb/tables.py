@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEPARATORS', 'YES', 'NO', 'NOT_SAID', 'HIDDEN', 'separator_of', 'Row', 'kind_of', 'Columns', 'columns_of',
-           'split_cells', 'read_csv', 'Tree', 'place_folders', 'read_folder']
+           'split_cells', 'list_csv', 'read_csv', 'Tree', 'place_folders', 'list_folder', 'read_folder']
 
 # %% ../nbs/01d_tables.ipynb #1d000004
 import ast, codecs, csv, hashlib, io, json, os, re, unicodedata
@@ -520,7 +520,10 @@ def _listing(tables:list, name:str, find)->Listing:
     width = max(len(r.cells) for r in rows)
     notes = [*_about(sep, heading, columns, width), *filter(None, [note])]
     labels = [unicodedata.normalize('NFC', heading[j]) for j in columns.flags] or None
-    return Listing(_dialect(records, columns), name, records, labels, notes=notes)
+    said = {c.lower() for j in columns.flags for c in _cells(rows, j)}
+    unlisted = not said & NO and all(r.no is None for r in records)
+    return Listing(_dialect(records, columns), name, records, labels, notes=notes,
+                   unlisted=unlisted)
 
 # %% ../nbs/01d_tables.ipynb #1d000063
 def _csv_files(root:Path)->dict: # path -> part
@@ -554,13 +557,11 @@ def _set_name(paths:list)->str:
     return folder.parent.name if part_of(folder.name) else folder.name
 
 # %% ../nbs/01d_tables.ipynb #1d000064
-def read_csv(
+def list_csv(
     root:str|Path, # the CSV file, or a folder: its labels.csv, only CSV file, or one for each part
-    files:str='all', # 'all' must be there; 'present': leave out the others; 'unchecked': any
     pictures:str|Path|None=None, # the folder that names are relative to; None: where they are found
-    negatives:bool=False, # keep images without any label
-)->ImageSet: # its `info` says how the table was read
-    "Read a table of images and labels, in any of the forms of this chapter."
+)->tuple: # Listing, the folder of the file, and that of the images as a path or None
+    "List what a table says of images, in any of the forms of this chapter."
     root = Path(root).expanduser()
     paths = _csv_files(root)
     folder = root if root.is_dir() else root.parent
@@ -582,6 +583,16 @@ def read_csv(
     if n := without_upload_prefix(listing.records, find):
         listing.notes.append(f'found without the prefix of Label Studio: {how_many(n, "names")}')
     listing.notes = listing.notes if len(paths)==1 else [f'files: {len(paths)}', *listing.notes]
+    return listing, folder, pictures
+
+def read_csv(
+    root:str|Path, # as for `list_csv`
+    files:str='all', # 'all' must be there; 'present': leave out the others; 'unchecked': any
+    pictures:str|Path|None=None, # the folder that names are relative to; None: where they are found
+    negatives:bool=False, # keep images without any label
+)->ImageSet: # its `info` says how the table was read
+    "Read a table of images and labels."
+    listing, folder, pictures = list_csv(root, pictures)
     return to_images(listing, folder, files, pictures, negatives)
 
 # %% ../nbs/01d_tables.ipynb #1d000071
@@ -722,12 +733,10 @@ def _empty_folders(tree:Tree)->dict: # reason -> number
     return {f'folders without an image ({", ".join(empty[:5])})': len(empty)}
 
 # %% ../nbs/01d_tables.ipynb #1d000079
-def read_folder(
+def list_folder(
     root:str|Path, # the folder that holds a folder for every label
-    files:str='all', # 'all': none may be empty; 'present': leave those out; 'unchecked': take all
-    negatives:bool=False, # the same for all readers: a folder has no images without a label
-)->ImageSet: # named like the folder
-    "Read a folder for each label; equal files in several folders are one image."
+)->Listing:
+    "List a folder for each label; equal files in several folders are one image."
     root = Path(root).expanduser()
     if not root.is_dir():
         raise FsicError(f'{root}: no such folder; '
@@ -758,6 +767,15 @@ def read_folder(
                 f'links to nothing ({lost})': len(tree.lost),
                 **_empty_folders(tree)}
     with_parts = ', in parts' if any(p for _, p in place.values()) else ''
-    listing = Listing(f'a folder for each label{with_parts}', root.absolute().name, records,
-                      left_out=left_out, notes=[note] if note else [])
-    return to_images(listing, root, files, negatives=negatives)
+    return Listing(f'a folder for each label{with_parts}', root.absolute().name, records,
+                   left_out=left_out, notes=[note] if note else [], unlisted=True)
+
+# %% ../nbs/01d_tables.ipynb #2efaa296
+def read_folder(
+    root:str|Path, # the folder that holds a folder for every label
+    files:str='all', # 'all': none may be empty; 'present': leave those out; 'unchecked': take all
+    negatives:bool=False, # the same for all readers: a folder has no images without a label
+)->ImageSet: # named like the folder
+    "Read a folder for each label."
+    root = Path(root).expanduser()
+    return to_images(list_folder(root), root, files, negatives=negatives)
