@@ -52,6 +52,8 @@ class TagForm:
         self.tags = list(tagger.tags_)
         self.columns = ['image', 'tags', *self.tags, *(['error'] if skip else [])]
         tagger.decide(np.zeros((1, len(self.tags))), **self.how)   # complains before any work
+        best = str(threshold).startswith('top')                    # these have no threshold
+        self.thresholds = tagger.thresholds_ if best else tagger.confidence_.thresholds_for(**self.how)
 
 # %% ../nbs/37_tagging.ipynb #e68ac39e
 @patch
@@ -65,9 +67,7 @@ def rows(self:TagForm,
     fine = np.array([not e for e in errors], bool)
     chosen = np.zeros((2, *p.shape), bool)
     if fine.any(): chosen[:, fine] = self.tagger.decide(p[fine], **self.how)
-    threshold = self.how['threshold']
-    cut = self.tagger.thresholds_ if isinstance(threshold, str) else threshold
-    margins = np.abs(p-cut).min(1)
+    margins = np.abs(p-self.thresholds).min(1)
     def named(mask): return [t for t, on in zip(self.tags, mask) if on]
     return [TagRow(_written(n), p[i], named(chosen[0, i]), named(chosen[1, i]), margins[i], e)
             for i, (n, e) in enumerate(zip(names, errors))]
@@ -161,9 +161,14 @@ def _check_heading(form:TagForm, out:Path)->int: # 0 or 1 records of heading
     elif there!=head: raise _refuse(out, 'has other tags')
     return 1
 
+def _some(photos:Photos, numbers)->Photos:
+    "Take some of the photos."
+    numbers = list(numbers)
+    return Photos([photos.sources[i] for i in numbers], [photos.names[i] for i in numbers])
+
 def _check_again(form:TagForm, photos:Photos, out:Path, rows:dict): # number -> `TagRow`
     "Compute the probabilities of some rows again, and compare."
-    batches = form.tagger.stream([photos.sources[i] for i in rows], skip=True)
+    batches = form.tagger.stream(_some(photos, rows), skip=True)
     again = ((p, e) for b in batches for p, e in zip(b.p, b.errors))
     for row, (p, error) in zip(rows.values(), again, strict=True):
         same = bool(error)==bool(row.error) and (error or np.abs(p-row.p).max()<=SAME)
@@ -232,7 +237,7 @@ def lock_table(
 class Explained:
     "Hold a row and what a report shows of its photo."
     row:TagRow
-    thumb:bytes|None=None   # a JPEG; None if the photo cannot be read
+    thumb:bytes=b''   # a JPEG; empty if the photo cannot be read
     heats:dict=field(default_factory=dict)   # tag index -> (rows, cols) array of uint8
     spoke:dict=field(default_factory=dict)   # tag index -> [(example number, share), ...]
 
@@ -240,8 +245,8 @@ def _to_json(at:int, thumb, heats, spoke)->str:
     "Write what a report shows of photo number `at`."
     def text(b): return base64.b64encode(b).decode()
     heats = {str(k): [list(h.shape), text(np.ascontiguousarray(h).tobytes())]
-             for k, h in (heats or {}).items()}
-    spoke = {str(k): [[int(i), float(s)] for i, s in v] for k, v in (spoke or {}).items()}
+             for k, h in heats.items()}
+    spoke = {str(k): [[int(i), float(s)] for i, s in v] for k, v in spoke.items()}
     return json.dumps(dict(at=at, thumb=text(thumb), heats=heats, spoke=spoke))
 
 def _from_json(line:str)->tuple: # number, thumb, heats, spoke
@@ -304,11 +309,11 @@ def explain_shortlist(
                 found[at] = Explained(found[at].row, *shown)
                 kept.add(at)
     missing = [at for at, x in found.items() if at not in kept and not x.row.error]
-    paths = [photos.sources[at] for at in missing]
-    batches = form.tagger.stream(paths, skip=True, explain=True, thumbs=True) if paths else ()
+    some = _some(photos, missing)
+    batches = form.tagger.stream(some, skip=True, explain=True, thumbs=True) if missing else ()
     again = (shown for b in batches for shown in zip(b.thumbs, b.heats, b.spoke))
     for at, (thumb, heats, spoke) in zip(missing, again):
-        found[at] = Explained(found[at].row, thumb, heats or {}, spoke or {})
+        found[at] = Explained(found[at].row, thumb, heats, spoke)
     return list(found.values())
 
 # %% ../nbs/37_tagging.ipynb #06310b81
@@ -328,10 +333,10 @@ def _found_rows(form:TagForm, photos:Photos, out:Path)->tuple: # rows, bytes tha
 
 def _new_rows(form:TagForm, photos:Photos, done:int, short:Shortlist|None):
     "Tag the photos from number `done` on; yield batches of rows."
-    paths = photos.sources[done:]
+    left = _some(photos, range(done, len(photos)))
     shown = dict(explain=True, thumbs=True) if short else {}
     with progress(total=len(photos), initial=done, unit=' images', desc='tag') as bar:
-        for batch in form.tagger.stream(paths, skip=form.skip, **shown):
+        for batch in form.tagger.stream(left, skip=form.skip, **shown):
             names = photos.names[done:done+len(batch.errors)]
             errors = [' '.join(_written(e).split()) for e in batch.errors]
             rows = form.rows(names, batch.p, errors)

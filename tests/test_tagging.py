@@ -18,11 +18,16 @@ class Fake:
         self.salt, self.batch, self.wait = salt, batch, wait
         self.decoded = []
 
+    @property
+    def confidence_(self): return self
+    def thresholds_for(self, threshold, precision):
+        return np.full(len(self.tags_), .8 if precision else .5 if threshold=='auto' else threshold)
+
     def decide(self, p, threshold='auto', precision=None):
         assert np.isfinite(p).all() and p.shape[1]==len(self.tags_)
         if isinstance(threshold, str) and threshold.startswith('top'):
             return p>=np.sort(p, 1)[:, [-int(threshold[3:])]], np.zeros(p.shape, bool)
-        cut = .8 if precision else self.thresholds_ if threshold=='auto' else threshold
+        cut = self.thresholds_for(threshold, precision)
         return p>=cut, (p<cut) & (p>=cut-.2)
 
     def p_of(self, path):
@@ -34,7 +39,7 @@ class Fake:
 
     def stream(self, images, skip=False, explain=False, thumbs=False):
         for at in range(0, len(images), self.batch):
-            some = images[at:at+self.batch]
+            some = images.sources[at:at+self.batch]
             p, errors = [], []
             for path in some:
                 self.decoded.append(str(path))
@@ -48,9 +53,9 @@ class Fake:
             if self.wait: time.sleep(self.wait)
             yield SimpleNamespace(
                 names=[str(i) for i in some], p=np.array(p), errors=errors,
-                thumbs=[None if e or not thumbs else b'JPEG'+Path(i).name.encode() for i, e in zip(some, errors)],
-                heats=[{0: np.full((2, 3), 7, np.uint8)} if explain and not e else None for e in errors],
-                spoke=[{0: [(1, .5)]} if explain and not e else None for e in errors])
+                thumbs=[b'' if e or not thumbs else b'JPEG'+Path(i).name.encode() for i, e in zip(some, errors)],
+                heats=[{} if e else {0: np.full((2, 3), 7, np.uint8)} for e in errors] if explain else None,
+                spoke=[{} if e else {0: [(1, .5)]} for e in errors] if explain else None)
 
 
 def make(folder, n=40, bad=(), names=None):
@@ -309,7 +314,7 @@ def test_memory_is_constant(tmp_path):
     class Quick(Fake):
         def stream(self, images, skip=False, explain=False, thumbs=False):
             for at in range(0, len(images), 50):
-                n = len(images[at:at+50])
+                n = len(images.sources[at:at+50])
                 yield SimpleNamespace(p=np.random.default_rng(at).random((n, 2)).round(4), errors=['']*n,
                                       thumbs=[b'x'*2000]*n, heats=[{}]*n, spoke=[{}]*n)
     def peak(n):
@@ -348,7 +353,7 @@ def test_all_photos_where_they_are_few_also_the_unreadable(tmp_path):
     photos = make(tmp_path/'p', 8, bad=(3,))
     short, form, rows = shortlist(photos, tmp_path/'t.csv')
     found = explain_shortlist(short, form, list_photos(photos))
-    assert [x.row.image for x in found]==list_photos(photos).names and [x.thumb is None for x in found].count(True)==1
+    assert [x.row.image for x in found]==list_photos(photos).names and [x.thumb==b'' for x in found].count(True)==1
     assert len(explain_shortlist(shortlist(photos, tmp_path/'u.csv', 7)[0], form, list_photos(photos)))==7
     assert not any(x.row.error for x in explain_shortlist(shortlist(photos, tmp_path/'v.csv', 7)[0], form, list_photos(photos)))
 
