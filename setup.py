@@ -20,11 +20,11 @@ classifiers = [f"Development Status :: {status[cfg['status']]}", *cfg['classifie
 
 
 class BuildWithData(build_py):
-    "Put the configs and splits of `data/` into the wheel; a clone and an editable install have them where they are."
+    "Put the configs, splits and page of `data/` into the wheel; a clone and an editable install have them where they are."
     def run(self):
         super().run()
         if self.editable_mode: return
-        for source in [*here.glob('data/configs/*.toml'), *here.glob('data/splits/*.json')]:
+        for source in [*here.glob('data/configs/*.toml'), *here.glob('data/splits/*.json'), *here.glob('data/page/page.*')]:
             target = Path(self.build_lib, cfg['lib_path'], source.relative_to(here))
             self.mkpath(str(target.parent))
             self.copy_file(str(source), str(target))

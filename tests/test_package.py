@@ -9,7 +9,7 @@ from conftest import call, copy_of_sources
 
 root = Path(__file__).resolve().parents[1]
 modules = sorted(p.name for p in (root/'fsic_nb').glob('*.py'))
-shipped = sorted(p.relative_to(root) for p in [*root.glob('data/configs/*.toml'), *root.glob('data/splits/*.json')])
+shipped = sorted(p.relative_to(root) for p in [*root.glob('data/configs/*.toml'), *root.glob('data/splits/*.json'), *root.glob('data/page/page.*')])
 parser = ConfigParser(delimiters=['='])
 parser.read(root/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
@@ -35,7 +35,7 @@ def test_the_wheel_holds_the_library_its_data_and_nothing_else(wheel):
 
 
 def test_the_wheel_carries_configs_and_splits_as_they_are(wheel):
-    assert {p.parts[1] for p in shipped}=={'configs', 'splits'}
+    assert {p.parts[1] for p in shipped}=={'configs', 'splits', 'page'}
     with zipfile.ZipFile(wheel) as z:
         for p in shipped: assert z.read(f'fsic_nb/{p.as_posix()}')==(root/p).read_bytes()
 
