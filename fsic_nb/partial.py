@@ -6,7 +6,7 @@
 __all__ = ['UNLISTED', 'LARGEST_SYSTEM', 'BACKGROUND', 'weigh_examples', 'system_of', 'Solved', 'solve_weighted',
            'with_background']
 
-# %% ../nbs/34_partial.ipynb #13ce4527
+# %% ../nbs/34_partial.ipynb #5de88509
 from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from torch import Tensor
 from .core import FsicError
 from .named import Correction, NameDials
 
-# %% ../nbs/34_partial.ipynb #fa2c3d9e
+# %% ../nbs/34_partial.ipynb #b77b8df5
 UNLISTED = dict(no=1., unlikely=.3, unknown=0.)
 
 def weigh_examples(
@@ -27,25 +27,21 @@ def weigh_examples(
         raise FsicError(f'unlisted={unlisted!r}: use {", ".join(UNLISTED)}.')
     return torch.where(yes|no, 1., UNLISTED[unlisted])
 
-# %% ../nbs/34_partial.ipynb #51aa9fdf
+# %% ../nbs/34_partial.ipynb #e2068abc
 def system_of(
     s:Float[Tensor, "S N"], # what the names say of the rows
     v:Float[Tensor, "S D"], # their vectors
     w:Float[Tensor, "S N"], # their weights
     dials:NameDials=NameDials(),
-)->Float[Tensor, "N _ _"]: # S+1 rows and columns
-    "Build the linear system of every tag, in 64 bits."
+)->Float[Tensor, "N S S"]:
+    "Build the matrix A of every tag, in 64 bits."
     on = w.T>0
     s = s.T.double()*on
     A = (v.double()@v.double().T)*(on[:, :, None]&on[:, None, :])
     A = A+dials.doubt*s[:, :, None]*s[:, None, :]
-    A = A+torch.diag_embed(torch.where(on, dials.alpha/w.T.double().clamp_min(1e-9), 1.))
-    edge = on.double()
-    corner = (~on.any(-1)).double()[:, None, None]              # a tag without a row: b = 0
-    return torch.cat([torch.cat([A, edge[:, :, None]], 2),
-                      torch.cat([edge[:, None, :], corner], 2)], 1)
+    return A+torch.diag_embed(torch.where(on, dials.alpha/w.T.double().clamp_min(1e-9), 1.))
 
-# %% ../nbs/34_partial.ipynb #252bfbfc
+# %% ../nbs/34_partial.ipynb #13dd7e4a
 @dataclass(frozen=True)
 class Solved:
     "Hold a weighted correction, the say of every row in it, and left-out scores."
@@ -75,14 +71,19 @@ def solve_weighted(
 def _solve(s, v, rest, w, dials)->tuple: # z (N, S), b (N,), left-out scores (N, S)
     "Solve some tags."
     on = w.T>0
-    G = torch.linalg.inv(system_of(s, v, w, dials))
-    r = rest.T.double()*on
-    x = (G[..., :-1]@r[..., None])[..., 0]
-    z = x[:, :-1]*on
-    left = s.T+r-z/G.diagonal(dim1=-2, dim2=-1)[:, :-1]
-    return z, x[:, -1], left.masked_fill(~on, torch.nan)
+    edge = on.double()[..., None]                              # (N, S, 1)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(system_of(s, v, w, dials)))
+    r = (rest.T.double()*on)[..., None]
+    e = inverse@edge
+    total = (edge.mT@e).clamp_min(1e-9)                        # 0 without any row: then b = 0
+    b = (e.mT@r)/total
+    z = ((inverse@r-b*e)*edge)[..., 0]
+    diagonal = inverse.diagonal(dim1=-2, dim2=-1)-(e.square()/total)[..., 0]
+    left = s.T+r[..., 0]-z/diagonal.clamp_min(1e-12)
+    alone = on.sum(-1, keepdim=True)<2                         # nothing is left without it
+    return z, b[:, 0, 0], left.masked_fill(~on|alone, torch.nan)
 
-# %% ../nbs/34_partial.ipynb #8b2a2fd5
+# %% ../nbs/34_partial.ipynb #7d1ec497
 BACKGROUND = .03  # weight of a background row; chosen on base labels, .01 to .1 do alike
 
 def with_background(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUND', 'FORM', 'Space', 'make_space', 'load_space', 'photographs']
 
-# %% ../nbs/36_space.ipynb #9706c367
+# %% ../nbs/36_space.ipynb #b635d38d
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from .refined import Encoder
 from .support import Features
 from .words import load_words
 
-# %% ../nbs/36_space.ipynb #b6599adc
+# %% ../nbs/36_space.ipynb #cbaebbb7
 @dataclass(frozen=True, eq=False)
 class Space:
     "Hold what is known of images before any example: directions, class rates, a background."
@@ -59,7 +59,7 @@ class Space:
         "Tell whether names can be read: whether the backbone has classes."
         return self.encoder.vocabulary is not None
 
-# %% ../nbs/36_space.ipynb #13b27c00
+# %% ../nbs/36_space.ipynb #f8db0bf6
 GROUND = 200   # images of the background, at most
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def make_space(
     prior = prior or photographs().prior
     return Space(bb.name, bb.size, bb.key, encoder, rates, ground, prior)
 
-# %% ../nbs/36_space.ipynb #640f888f
+# %% ../nbs/36_space.ipynb #2a40efa7
 FORM = 'fsic_nb space 1'
 
 def _tensors(space:Space)->dict: # name -> tensor
@@ -109,7 +109,7 @@ def save(self:Space,
         half['rates'] = self.rates.float().contiguous()
     with atomic(path) as tmp: save_file(half, tmp, dict(space=json.dumps(about, sort_keys=True)))
 
-# %% ../nbs/36_space.ipynb #34e0bda2
+# %% ../nbs/36_space.ipynb #581fadd7
 def _read_space(path)->tuple: # what the header says, name -> tensor
     "Read a file of safetensors that `Space.save` wrote, or raise."
     def bad(why): return FsicError(f'{path}: not a space of this library ({why}); restore the '
@@ -158,12 +158,12 @@ def load_space(
     if bb.key==space.key: space.__dict__['network'] = bb          # loaded already
     return space
 
-# %% ../nbs/36_space.ipynb #d5bbf7b8
+# %% ../nbs/36_space.ipynb #ee762e2c
 def photographs()->Space:
     "Load the space for photographs that comes with the library."
     return load_space(shipped('models', 'photographs.safetensors'))
 
-# %% ../nbs/36_space.ipynb #7f6ae827
+# %% ../nbs/36_space.ipynb #d1fcf79b
 @patch
 def compare(self:Space,
     names:list, # of N tags
@@ -171,7 +171,10 @@ def compare(self:Space,
     "Compare names with the classes of the backbone."
     if not self.has_words or not names: return torch.zeros(len(names), len(self.rates))
     texts = class_texts(len(self.rates))
-    return torch.as_tensor(class_cosines(texts, names, load_words('minilm'))).float()
+    words = load_words('minilm')
+    # one by one, so that the numbers of a name do not depend on the others
+    rows = [torch.as_tensor(class_cosines(texts, [n], words)).float() for n in names]
+    return torch.cat(rows)
 
 @patch
 @torch.inference_mode()
@@ -183,7 +186,7 @@ def score(self:Space,
     if not self.has_words: return f.new_zeros(len(f), len(q)), self.encoder.whole(f)
     return self.named.score_names(Features(f), q)
 
-# %% ../nbs/36_space.ipynb #5fc133ad
+# %% ../nbs/36_space.ipynb #79d425ff
 @patch
 @torch.inference_mode()
 def share_places(self:Space,

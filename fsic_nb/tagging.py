@@ -52,8 +52,9 @@ class TagForm:
         self.tags = list(tagger.tags_)
         self.columns = ['image', 'tags', *self.tags, *(['error'] if skip else [])]
         tagger.decide(np.zeros((1, len(self.tags))), **self.how)   # complains before any work
-        best = str(threshold).startswith('top')                    # these have no threshold
-        self.thresholds = tagger.thresholds_ if best else tagger.confidence_.thresholds_for(**self.how)
+        self.thresholds = tagger.thresholds_                       # 'top3' has none of its own
+        if precision is not None or not str(threshold).startswith('top'):
+            self.thresholds = tagger.confidence_.thresholds_for(**self.how)
 
 # %% ../nbs/37_tagging.ipynb #e68ac39e
 @patch
@@ -331,12 +332,19 @@ def _found_rows(form:TagForm, photos:Photos, out:Path)->tuple: # rows, bytes tha
     _check_again(form, photos, out, ends)
     return count, size
 
+def _batches(form:TagForm, photos:Photos, short:Shortlist|None):
+    "Read photos; say what can be done about one that cannot be read."
+    shown = dict(explain=True, thumbs=True) if short else {}
+    try: yield from form.tagger.stream(photos, skip=form.skip, **shown)
+    except FsicError as e:
+        raise FsicError(f'{str(e).removesuffix(".")} (--skip-unreadable, in Python skip=True, '
+                        'goes on without it).') from e
+
 def _new_rows(form:TagForm, photos:Photos, done:int, short:Shortlist|None):
     "Tag the photos from number `done` on; yield batches of rows."
     left = _some(photos, range(done, len(photos)))
-    shown = dict(explain=True, thumbs=True) if short else {}
     with progress(total=len(photos), initial=done, unit=' images', desc='tag') as bar:
-        for batch in form.tagger.stream(left, skip=form.skip, **shown):
+        for batch in _batches(form, left, short):
             names = photos.names[done:done+len(batch.errors)]
             errors = [' '.join(_written(e).split()) for e in batch.errors]
             rows = form.rows(names, batch.p, errors)

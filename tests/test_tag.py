@@ -154,8 +154,6 @@ def test_more_examples(fitted, here):
     assert code==0, err
     for name in ('tagger', 'both'): assert call('predict', name, 'photos', '--out', f'{name}.csv')[2]==0
     assert np.allclose(tags_of('tagger.csv')[['cat', 'rocket']], tags_of('both.csv')[['cat', 'rocket']], atol=2e-3)
-    out, err, code = call('predict', 'tagger', 'photos', '--out', 'both.csv')
-    assert code in (0, 2)
 
 def test_examples_as_a_table(here):
     lines = ['image,labels', *(f'{k}/{i}.jpg,{k};thing' for k in KINDS for i in range(4))]
@@ -176,7 +174,7 @@ def test_evaluate(fitted, here):
     assert code==0 and all(w in out for w in ('cat', 'coffee', 'rocket', 'mean', 'AP', 'F1')), err+out
     out, err, code = call('evaluate', fitted, 'truth.csv', '--json')
     said = json.loads(out)
-    assert set(said)=={'tags', 'mean'} and set(said['tags'])=={*KINDS} and all(t['n']==8 for t in said['tags'].values())
+    assert set(said)=={'tags', 'mean'} and set(said['tags'])=={*KINDS} and all(t['positives']==8 for t in said['tags'].values())
     assert said['mean']['AP']>.9
 
 
@@ -184,7 +182,7 @@ def test_evaluate(fitted, here):
 
 @pytest.mark.parametrize('sign', [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_continued(fitted, here, sign):
-    for i in range(1, 5): shutil.copytree('photos', f'photos/{i}', ignore=lambda d, names: [n for n in names if n.isdigit()])
+    for i in range(1, 3): shutil.copytree('photos', f'photos/{i}', ignore=lambda d, names: [n for n in names if n.isdigit()])
     argv = ['predict', fitted, 'photos', '--out', 't.csv', '--report', 't.html']
     p = start(*argv)
     while not Path('t.csv').exists() or Path('t.csv').stat().st_size<200:
@@ -195,12 +193,13 @@ def test_killed_and_continued(fitted, here, sign):
     if sign==signal.SIGINT: assert p.returncode==2 and err.endswith('interrupted; run the same command again to continue.\n') and 'Traceback' not in err
     part = Path('t.csv').read_bytes()
     there = part.count(b'\n')-1
-    assert part.endswith(b'\n') and 0<there<120 and not Path('t.html').exists()
+    assert part.endswith(b'\n') and 0<there<72 and not Path('t.html').exists()
     out, err, code = call(*argv)
-    assert code==0 and f't.csv: has {there} rows of 120 already' in out, err
-    assert call('predict', fitted, 'photos', '--out', 'whole.csv')[2]==0
-    a, b = tags_of('t.csv'), tags_of('whole.csv')
-    assert list(a.index)==list(b.index) and np.allclose(a[[*KINDS]], b[[*KINDS]], atol=2e-4)      # batches differ
+    assert code==0 and f't.csv: has {there} rows of 72 already' in out, err
+    if sign==signal.SIGKILL:
+        assert call('predict', fitted, 'photos', '--out', 'whole.csv')[2]==0
+        a, b = tags_of('t.csv'), tags_of('whole.csv')
+        assert list(a.index)==list(b.index) and np.allclose(a[[*KINDS]], b[[*KINDS]], atol=2e-4)  # batches differ
     assert Path('t.html').exists() and not Path('.t.csv.photos.jsonl').exists()
 
 
