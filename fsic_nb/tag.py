@@ -163,9 +163,10 @@ def check_options(
         raise FsicError(f'--report {options.report}: is also --out; name another file.')
     return dict(threshold=threshold, precision=options.precision)
 
+# %% ../nbs/39b_tag.ipynb #ea6c37b3
 def tag_folder(
     tagger, # a fitted `Tagger`
-    photos:list, # of str: a folder, files or patterns
+    photos, # the `Photos`
     options:TagOptions,
     emit, # called with what was found out about each photo
 ):
@@ -173,7 +174,6 @@ def tag_folder(
     tagging = fsic_nb.tagging
     how = check_options(options)
     out = Path(options.out).expanduser()
-    photos = fsic_nb.examples.list_photos(photos)
     form = tagging.TagForm(tagger, **how, skip=options.skip_unreadable)
     short = tagging.Shortlist(out) if options.report else None
     tally = tagging.Tally()
@@ -220,6 +220,7 @@ def predict_command(
     options = TagOptions(**kwargs)
     with json_lines(options.json) as emit:
         check_options(options)
+        photos = fsic_nb.examples.list_photos(photos)
         tag_folder(open_tagger(tagger), photos, options, emit)
 
 # %% ../nbs/39b_tag.ipynb #641e8c00
@@ -243,8 +244,8 @@ def explain_command(
         why = model.explain(Path(photo).expanduser(), tag)
         why.save(Path(out).expanduser())
         examples = [dict(name=e.name, share=round(float(share), 4)) for e, share, _ in why.examples]
-        said = ', '.join(f'{e["name"]} {e["share"]:.0%}' for e in examples)
-        say(f'{photo}: {tag} {why.p:.2f}'+(f'; it resembles {said}' if said else ''))
+        said = ', '.join(f'{e["name"]} ({e["share"]:+.2f})' for e in examples)
+        say(f'{photo}: {tag} {why.p:.2f}'+(f'; examples that raise it: {said}' if said else ''))
         say(f'{out}: the figure')
         emit(image=photo, tag=tag, p=round(float(why.p), 4), examples=examples, out=out)
 
@@ -300,5 +301,6 @@ def fsic_tag(
     options = TagOptions(**kwargs)
     with json_lines(options.json) as emit:
         check_options(options)
+        photos = fsic_nb.examples.list_photos(photos)           # a mistake is said before any work
         tagger = fit_examples(examples, ExampleOptions(unlisted, tags, pictures))
         tag_folder(tagger, photos, options, emit)
