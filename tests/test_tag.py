@@ -76,8 +76,8 @@ def tags_of(path): return pd.read_csv(path, keep_default_na=False).set_index('im
 
 def test_help():
     out, err, code = call('--help')
-    assert code==0 and all(f'fsic_tag {step}' in ' '.join(out.split()) for step in tag.STEPS) and 'Example: fsic_tag examples photos' in out
-    for step in tag.STEPS:
+    assert code==0 and all(f'fsic_tag {step}' in ' '.join(out.split()) for step in tag.TAG_STEPS) and 'Example: fsic_tag examples photos' in out
+    for step in tag.TAG_STEPS:
         out, err, code = call(step, '--help')
         assert code==0 and out.startswith(f'usage: fsic_tag {step} ') and f'Example: fsic_tag {step} ' in out
         for line in re.findall('^  -.*', out, re.M): assert re.search(r'\S  +\S', line), f'{step}: an option without help: {line}'
