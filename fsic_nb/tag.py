@@ -99,7 +99,8 @@ def _check_folder(
                             'name another one.') from e
     else: check_out(out/'tagger')
 
-_EXAMPLES = Param('a folder for every tag with a few images in each, or a CSV', str, False, nargs='?')
+_EXAMPLES = Param('a folder for every tag with a few images in each, or a CSV', str, False,
+                  nargs='?')
 
 @command('fsic_tag fit examples --out tags', 'fsic_tag fit')
 @takes_options(of=ExampleOptions)

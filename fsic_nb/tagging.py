@@ -87,7 +87,7 @@ def row(self:TagForm, row:TagRow)->bytes:
     return self.line([row.image, ';'.join(row.tags), *p, *([row.error] if self.skip else [])])
 
 # %% ../nbs/37_tagging.ipynb #ed149fa1
-def _records(file):
+def _whole_records(file):
     "Yield the whole records of a table as bytes; one that was cut is left out."
     held = []
     quotes = 0
@@ -130,7 +130,7 @@ def written_rows(
 ): # yields `TagRow` rows and their bytes
     "Read the rows that a table has, each of which must be the one that would be written now."
     with out.open('rb') as f:
-        records = _records(f)
+        records = _whole_records(f)
         next(records, None)                                  # the heading
         at = 0
         while some := list(islice(records, _CHECKED)):
@@ -150,7 +150,7 @@ _SAME = 2e-4   # by how much a probability may differ when it is computed again
 def _check_heading(form:TagForm, out:Path)->int: # 0 or 1 records of heading
     "Check the heading of a table, if there is one; add the column `error` where it is asked for."
     head = form.line(form.columns)
-    with out.open('rb') as f: there = next(_records(f), b'')
+    with out.open('rb') as f: there = next(_whole_records(f), b'')
     if not there:
         with out.open('rb') as f: begun = f.read(len(head))
         if not head.startswith(begun): raise _refuse(out, 'is no table of tags')
@@ -158,7 +158,7 @@ def _check_heading(form:TagForm, out:Path)->int: # 0 or 1 records of heading
     if form.skip and there==form.line(form.columns[:-1]):
         with atomic(out) as tmp, out.open('rb') as old, tmp.open('wb') as new:
             new.write(head)
-            new.writelines(r[:-1]+b',\n' for r in islice(_records(old), 1, None))
+            new.writelines(r[:-1]+b',\n' for r in islice(_whole_records(old), 1, None))
     elif not form.skip and there==form.line([*form.columns, 'error']):
         raise _refuse(out, 'was begun with --skip-unreadable')
     elif there!=head: raise _refuse(out, 'has other tags')
