@@ -374,8 +374,8 @@ def test_what_a_cut_has_lost_is_made_again(photos, tmp_path, n):
 
 def test_what_is_left_of_a_deleted_table_is_not_used(photos, tmp_path):
     short, form, _ = shortlist(photos, tmp_path/'t.csv')
-    short.path.write_text(short.path.read_text().replace('"at": ', '"at": 1'))
+    short.path.write_text('\n{"stale": 1}'+short.path.read_text().replace('"at": ', '"at": 1'))
     (tmp_path/'t.csv').unlink()
     short, form, _ = shortlist(photos, tmp_path/'t.csv')
     found = explain_shortlist(short, form, list_photos(photos))
-    assert all(x.thumb==b'JPEG'+Path(x.row.image).name.encode() for x in found)
+    assert all(x.thumb==b'JPEG'+Path(x.row.image).name.encode() for x in found) and 'stale' not in short.path.read_text()
