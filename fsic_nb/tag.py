@@ -118,8 +118,7 @@ def fit_command(
         raise FsicError('EXAMPLES is missing: give a folder for every tag, or a CSV.')
     with json_lines(json) as emit:
         _check_folder(out)
-        new = examples or not add
-        tagger = fit_examples(examples, options) if new else open_tagger(out)
+        tagger = fit_examples(examples, options) if examples or not add else open_tagger(out)
         if add:
             tagger.partial_fit(say_examples(add, options.pictures))
             _say_few(tagger)
