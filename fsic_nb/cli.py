@@ -36,17 +36,18 @@ def without_empty(
 
 def command(
     example:str, # how the command may be called
+    name:str='', # what it is called; default: as the function
 ): # a decorator
     "Make a function a command that reads `sys.argv` when it is called without arguments."
     def decorate(f):
         @functools.wraps(f)
         def inner(*args, **kwargs):
             if args or kwargs: return friendly(f)(*args, **kwargs)
-            parser = anno_parser(f, f.__name__)
+            parser = anno_parser(f, name or f.__name__)
             parser.epilog = f'Example: {example}'
             for action in parser._actions: action.help = without_empty(action.help)
             known = {o for action in parser._actions for o in action.option_strings}
-            options = vars(parser.parse_args(spell_options(sys.argv[1:], known)))
+            options = vars(parser.parse_intermixed_args(spell_options(sys.argv[1:], known)))
             return friendly(f)(**{k: v for k, v in options.items() if k not in ('pdb', 'xtra')})
         return inner
     return decorate
@@ -54,12 +55,13 @@ def command(
 # %% ../nbs/33_cli.ipynb #e54ccec3
 def takes_options(
     *only:str, # fields of `Options`; none: all
+    of:type=Options, # or the fields of another dataclass
 ): # a decorator
     "Give a command with `**kwargs` the fields of `Options`, with their comments as help."
-    but = [k for k in vars(Options()) if only and k not in only]
+    but = [k for k in vars(of()) if only and k not in only]
     def decorate(f):
-        f = delegates(Options, but=but)(f)
-        f.__delwrap__ = Options                      # whose source has the comments
+        f = delegates(of, but=but)(f)
+        f.__delwrap__ = of                           # whose source has the comments
         return f
     return decorate
 
@@ -211,8 +213,12 @@ def fsic_bench(
     "Time each stage of the library in turns with its alternative, in one process on the same data."
     fsic_nb.bench.measure(out, stages, repeats, quick, scaling)
 
+def _tag():
+    "Tag photos; the command has a chapter of its own."
+    fsic_nb.tag.fsic_tag()
+
 COMMANDS = dict(demo=fsic_demo, train=fsic_train, evaluate=fsic_evaluate, prepare=fsic_prepare,
-                finetune=fsic_finetune, bench=fsic_bench)
+                finetune=fsic_finetune, bench=fsic_bench, tag=_tag)
 
 # %% ../nbs/33_cli.ipynb #4ecf8ab8
 @friendly

@@ -16,7 +16,7 @@ sys.path.insert(0, str(root/'tools'))
 # As for every type checker a whole number is a float, too. Only the commands are left out, whose annotations say how an
 # option is read. FSIC_TYPES=0 switches it off, to debug.
 if os.environ.get('FSIC_TYPES')!='0':
-    modules = [f'fsic_nb.{p.stem}' for p in sorted((root/'fsic_nb').glob('[!_]*.py')) if p.stem!='cli']
+    modules = [f'fsic_nb.{p.stem}' for p in sorted((root/'fsic_nb').glob('[!_]*.py')) if p.stem not in ('cli', 'tag')]
     install_import_hook(modules, 'beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))')
 
 

@@ -332,7 +332,7 @@ def test_the_package_is_every_command():
     assert p.returncode==2 and 'no_such_cell.toml: cannot be read' in p.stderr, p
     from fsic_nb.cli import COMMANDS
     scripts = re.search('^console_scripts = (.*)', (Path(__file__).parents[1]/'settings.ini').read_text(), re.M)[1]
-    assert scripts.split()==[f'fsic_{n}=fsic_nb.cli:{f.__name__}' for n, f in COMMANDS.items()]
+    assert scripts.split()==[f'fsic_{n}=fsic_nb.{"tag" if n=="tag" else "cli"}:fsic_{n}' for n in COMMANDS]
     for wrong in ([], ['trian']):
         p = module(*wrong)
         assert p.returncode==2 and p.stderr.startswith('error: python -m fsic_nb') and 'use one of demo, train' in p.stderr
