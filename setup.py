@@ -9,8 +9,8 @@ parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 extras = {k.removesuffix('_requirements'): cfg[k].split() for k in cfg if k.endswith('_requirements')}
-# Developers also run the demo, the notebook of several devices and the rivals of the bench.
-extras['dev'] += extras['demo'] + extras['train'] + extras['bench']
+# Developers also run the demo, the tagger, the notebook of several devices and the rivals of the bench.
+extras['dev'] += extras['demo'] + extras['tag'] + extras['train'] + extras['bench']
 
 urls = {'Documentation': cfg['doc_host'] + cfg['doc_baseurl'], 'Source': cfg['git_url'],
         'Changelog': f"{cfg['git_url']}/blob/{cfg['branch']}/CHANGELOG.md", 'Issues': f"{cfg['git_url']}/issues"}
@@ -24,7 +24,8 @@ class BuildWithData(build_py):
     def run(self):
         super().run()
         if self.editable_mode: return
-        for source in [*here.glob('data/configs/*.toml'), *here.glob('data/splits/*.json'), *here.glob('data/page/page.*')]:
+        kinds = 'configs/*.toml', 'splits/*.json', 'page/page.*', 'models/*.safetensors'
+        for source in [p for kind in kinds for p in here.glob(f'data/{kind}')]:
             target = Path(self.build_lib, cfg['lib_path'], source.relative_to(here))
             self.mkpath(str(target.parent))
             self.copy_file(str(source), str(target))

@@ -6,7 +6,7 @@
 __all__ = ['THUMB', 'BATCH', 'MOST_REASONS', 'SPEAKERS', 'TAGGER_FORM', 'Reading', 'make_thumb', 'in_order', 'Example', 'Tagger',
            'Batch', 'Explanation']
 
-# %% ../nbs/36c_tagger.ipynb #813a4aa2
+# %% ../nbs/36c_tagger.ipynb #59758023
 import hashlib, io
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ from .pictures import file_bytes, open_rgb
 from .show import show_image, show_places
 from .space import load_space, make_space, photographs
 
-# %% ../nbs/36c_tagger.ipynb #95f4364e
+# %% ../nbs/36c_tagger.ipynb #b3194a91
 THUMB = 160   # pixels of the longest side of a thumbnail
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def make_thumb(
     small.save(out, 'JPEG', quality=72, optimize=True)
     return out.getvalue()
 
-def _open(source, name, size)->tuple: # RGB image, hash of its content
+def _decode(source, name, size)->tuple: # RGB image, hash of its content
     "Decode a photo."
     if isinstance(source, Image.Image):
         data = repr(source.size).encode()+source.tobytes()
@@ -71,7 +71,7 @@ def _read_some(bb, pairs, skip, thumbs)->list: # of `Reading`
     found = []
     for source, name in pairs:
         try:
-            im, key = _open(source, name, bb.size)
+            im, key = _decode(source, name, bb.size)
             found.append((name, key, bb.transform(im, name), make_thumb(im) if thumbs else b''))
         except FsicError as e:
             if not skip: raise
@@ -81,7 +81,7 @@ def _read_some(bb, pairs, skip, thumbs)->list: # of `Reading`
     f = iter([bb(x[None])[0].half() for x in pixels])
     return [x if isinstance(x, Reading) else Reading(x[0], x[1], next(f), x[3]) for x in found]
 
-# %% ../nbs/36c_tagger.ipynb #3625c439
+# %% ../nbs/36c_tagger.ipynb #a44c6cde
 BATCH = 4   # photos a thread reads at a time
 
 def in_order(
@@ -105,7 +105,7 @@ def in_order(
         finally:
             for x in ahead: x.cancel()
 
-# %% ../nbs/36c_tagger.ipynb #890628a8
+# %% ../nbs/36c_tagger.ipynb #5976de51
 @dataclass(frozen=True, eq=False)
 class Example:
     "Hold one example: what was read of it, and what is said of it."
@@ -155,7 +155,7 @@ def _check(self:Tagger):
     if hasattr(self, 'tags_'): return
     raise NotFittedError('This Tagger has no tags yet: call fit, from_examples or add_tag.')
 
-# %% ../nbs/36c_tagger.ipynb #fd8c642b
+# %% ../nbs/36c_tagger.ipynb #20ef93c5
 @patch
 def read(self:Tagger,
     images, # a folder, files, images, see `list_photos`; or a list of `Reading`
@@ -174,7 +174,7 @@ def read(self:Tagger,
     def work(some): return _read_some(bb, some, skip, thumbs)
     for some in in_order(work, pairs, bb.device, quick=False): yield from some
 
-# %% ../nbs/36c_tagger.ipynb #1824e75b
+# %% ../nbs/36c_tagger.ipynb #b57a424c
 @patch
 def fit(self:Tagger,
     images, # a folder for each tag, a table (CSV), an `ImageSet`, or a list of images
@@ -217,7 +217,7 @@ def _add(self:Tagger, said:Said)->Tagger:
     self.examples_ = [old[k] for k in sorted(old)]
     return self._solve()
 
-# %% ../nbs/36c_tagger.ipynb #28bd9e4c
+# %% ../nbs/36c_tagger.ipynb #68bdeb06
 @patch_to(Tagger, cls_method=True)
 def from_examples(cls,
     path, # a folder for each tag, or a table (CSV)
@@ -269,7 +269,7 @@ def _scored(self:Tagger, some)->tuple: # s (n, N), v (n, D)
     ground = self.space_.ground
     return ground.new_zeros(0, len(self.q_)), ground[:0]
 
-# %% ../nbs/36c_tagger.ipynb #bc791e6e
+# %% ../nbs/36c_tagger.ipynb #b84476f5
 @dataclass(frozen=True, eq=False)
 class Batch:
     "Hold what was found in a few images."
@@ -277,8 +277,8 @@ class Batch:
     p:Float[np.ndarray, "n N"] # probabilities of the tags; NaN where an image cannot be read
     errors:list  # of str, '' where all is well
     thumbs:list  # of JPEG bytes, or None
-    heats:list   # of {tag number: uint8 (rows, columns)}, or None
-    spoke:list   # of {tag number: [(example number, share), ...]}, or None
+    heats:list|None # of {tag number: uint8 (rows, columns)}, or None
+    spoke:list|None # of {tag number: [(example number, share), ...]}, or None
 
 @patch
 def score(self:Tagger,
@@ -303,7 +303,7 @@ def _batch(self:Tagger, some, explain)->Batch:
     return Batch([r.name for r in some], p, [r.error for r in some], [r.thumb for r in some],
                  list(heats) if explain else None, list(spoke) if explain else None)
 
-# %% ../nbs/36c_tagger.ipynb #afa29bd9
+# %% ../nbs/36c_tagger.ipynb #62e2b474
 @patch
 def stream(self:Tagger,
     images, # as for `read`
@@ -339,7 +339,7 @@ def predict_proba(self:Tagger,
     return pd.DataFrame(np.concatenate([b.p for b in found]), pd.Index(names, name='image'),
                         self.tags_)
 
-# %% ../nbs/36c_tagger.ipynb #b7ab2053
+# %% ../nbs/36c_tagger.ipynb #38cd7aae
 @patch
 def decide(self:Tagger,
     p:Float[np.ndarray, "n N"], # probabilities
@@ -364,7 +364,7 @@ def predict(self:Tagger,
     yes, unsure = self.decide(p.to_numpy(), threshold, precision)
     return pd.DataFrame(dict(tags=names(yes), unsure=names(unsure)), p.index)
 
-# %% ../nbs/36c_tagger.ipynb #f5f752d4
+# %% ../nbs/36c_tagger.ipynb #055484d9
 MOST_REASONS = 6   # tags of an image that reasons are given for
 SPEAKERS = 3       # examples that are named
 
@@ -410,7 +410,7 @@ def _reasons(self:Tagger, good, p, v)->list: # of (heats, speakers) of each imag
         out.append(({i: scaled(h[i]) for i in some}, {i: self.speakers(x, i) for i in some}))
     return out
 
-# %% ../nbs/36c_tagger.ipynb #4e5b7d27
+# %% ../nbs/36c_tagger.ipynb #3842125f
 @dataclass(frozen=True, eq=False)
 class Explanation:
     "Say why an image has a tag, or not."
@@ -442,7 +442,7 @@ def explain(self:Tagger,
                        open_rgb(source, 448), heats[0],
                        [(e, share, h) for (e, share), h in zip(some, heats[1:])])
 
-# %% ../nbs/36c_tagger.ipynb #e7aba481
+# %% ../nbs/36c_tagger.ipynb #5cad1df4
 @patch
 def draw(self:Explanation): # a figure of matplotlib
     "Draw the image and the examples with their heats."
@@ -462,9 +462,9 @@ def save(self:Explanation,
     "Draw into a file."
     fig = self.draw()
     with atomic(path) as tmp: fig.savefig(tmp, format='png', bbox_inches='tight', dpi=150)
-    fig.clear()
+    plt.close(fig)
 
-# %% ../nbs/36c_tagger.ipynb #64272e8a
+# %% ../nbs/36c_tagger.ipynb #90a290d9
 @patch
 def add_tag(self:Tagger,
     tag:str, # its name
@@ -505,7 +505,7 @@ def adapt(self:Tagger,
     for k in ('tags_', 'q_', 'cos_'): self.__dict__.pop(k, None)
     return self._solve() if getattr(self, 'examples_', None) else self
 
-# %% ../nbs/36c_tagger.ipynb #5c9e65f6
+# %% ../nbs/36c_tagger.ipynb #0104845b
 TAGGER_FORM = 'fsic_nb tagger 1'
 
 @patch
@@ -532,7 +532,7 @@ def save(self:Tagger,
         save_file(tensors, tmp/'examples.safetensors')
         write_json(tmp/'tagger.json', about)
 
-# %% ../nbs/36c_tagger.ipynb #bb8be076
+# %% ../nbs/36c_tagger.ipynb #cea850d6
 def _check_about(about, bad):
     "Raise unless the JSON of a tagger is of the right form."
     want = dict(form=str, params=dict, words=list, tags=list, examples=list)
@@ -585,7 +585,7 @@ def load(cls,
     t.q_ = class_prior(t.cos_) if t.cos_.shape[1] else t.cos_
     return t._solve()
 
-# %% ../nbs/36c_tagger.ipynb #8d59a490
+# %% ../nbs/36c_tagger.ipynb #13fa6212
 @patch
 def evaluate(self:Tagger,
     images, # images with their tags, as for `fit`

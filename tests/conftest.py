@@ -33,7 +33,7 @@ def copy_of_sources(folder:Path)->Path:
     "The repository's sources in `folder`: builds leave nothing here, and nothing stale gets into them."
     for p in root.iterdir():
         if p.is_file() and p.suffix!='.log': shutil.copy(p, folder)
-    for name in ('fsic_nb', 'nbs', 'tests', 'tools', 'data/configs', 'data/splits', 'data/page'):
+    for name in ('fsic_nb', 'nbs', 'tests', 'tools', 'data/configs', 'data/splits', 'data/page', 'data/models'):
         shutil.copytree(root/name, folder/name, ignore=shutil.ignore_patterns('__pycache__'))
     (folder/'data'/'configs'/'big.jpg').write_text('not for the wheel')
     return folder
