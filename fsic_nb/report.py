@@ -26,7 +26,7 @@ class Tagged:
     yes: Iterable = ()                          # the tags it has
     unsure: Iterable = ()                       # the tags it may have
     heats: dict = field(default_factory=dict)   # tag -> uint8 array (rows, columns)
-    spoke: dict = field(default_factory=dict)   # tag -> [(number of an example, share), ...]
+    spoke: dict = field(default_factory=dict)   # tag -> [(example, or -1: its name; share)]
     error: str = ''                             # why it cannot be read
 
 @dataclass

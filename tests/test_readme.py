@@ -16,7 +16,8 @@ root = Path(__file__).resolve().parents[1]
 PAGES = ['README.md', 'data/README.md']
 
 # What a reader puts in for a word: (word, the tree of real photos that stands for it).
-TREES = [('DIR', 'voc'), ('OTHER', 'voc'), ('data/VOCdevkit', 'voc'), ('data/coco', 'coco'), ('pets', 'pets'), (r'labels\.csv', 'csv')]
+TREES = [('DIR', 'voc'), ('OTHER', 'voc'), ('data/VOCdevkit', 'voc'), ('data/coco', 'coco'), ('pets', 'pets'), (r'labels\.csv', 'csv'),
+         ('examples', 'pets'), ('photos', 'pets'), (r'truth\.csv', 'csv')]
 
 # What makes a command short: (where it stands, what is replaced, by what).
 SHORTER = [

@@ -318,14 +318,16 @@ function row(photo, t) {
     choice('y', '✓', 1, 'Yes (y)'), choice('n', '✗', 0, 'No (n)'), choice('u', '↺', undefined, 'Unsure, take it back (u)'));
   return h('li', {className: here ? 'marked' : ''}, main, answers);
 }
+const itsName = -1;  // stands for the tag's name among the examples
 function drawSpoke(photo) {
-  const list = tag === null ? [] : (photo.spoke[tag] || []).filter(([k]) => examples[k]);
+  const list = tag === null ? [] : (photo.spoke[tag] || []).filter(([k]) => k === itsName || examples[k]);
   $('spoke-title').replaceChildren(...tag === null ? [] : list.length
-    ? ['Examples that spoke for ', h('bdi', {}, tags[tag])] : ['No example is named for ', h('bdi', {}, tags[tag])]);
+    ? ['What spoke for ', h('bdi', {}, tags[tag])] : ['Nothing spoke for ', h('bdi', {}, tags[tag])]);
   $('spoke-title').parentNode.hidden = tag === null;
   $('spoke').replaceChildren(...list.map(([k, share]) => {
-    const e = examples[k];
-    const image = e.thumb ? h('img', {alt: `Example ${e.name}`, src: jpeg(e.thumb)}) : h('span', {className: 'none'});
+    const e = k === itsName ? {name: 'its name', thumb: '', tags: [tag]} : examples[k];
+    const image = e.thumb ? h('img', {alt: `Example ${e.name}`, src: jpeg(e.thumb)})
+      : h('span', {className: 'none'}, k === itsName ? 'Aa' : '');
     return h('li', {}, image, h('div', {}, h('b', {}, percent(share)), ' of what spoke for it', bar(share, null),
       h('bdi', {className: 'who', title: e.name}, e.name),
       h('bdi', {className: 'who'}, e.tags.map(t => tags[t]).join(', '))));
