@@ -16,6 +16,8 @@ and everything below, either `fsic_nb.NAME` or `from fsic_nb import NAME`:
 - methods: each is a function from a `Support` (its images are `Features`) to a scorer of
   new images. `simpleshot` is the simplest one, `fit_named` makes the one for photographs, which
   needs no training, `load_model` opens one that `fsic_train` made;
+- your own photos: a `Tagger` learns tags from a few examples each, finds them in other photos and
+  says why;
 - mistakes that you can correct are a `FsicError`: one sentence with the file, the record and
   the remedy.
 
@@ -30,7 +32,8 @@ __version__ = "0.1.0"
 _module_of = dict(
     ImageSet='data', LabelSplit='data', read='readers', extract='features', load_words='words',
     label_vectors='words', Episodes='episodes', Experiment='experiment', Features='support',
-    Support='support', simpleshot='support', fit_named='named', load_model='runs', FsicError='core')
+    Support='support', simpleshot='support', fit_named='named', load_model='runs', FsicError='core',
+    Tagger='review')                       # the last module that adds a method to it
 __all__ = [*_module_of]
 
 

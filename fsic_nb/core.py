@@ -121,7 +121,7 @@ def read_json(
     except UnicodeDecodeError as e:
         raise FsicError(f'{path}: not valid JSON (byte {e.start} is not UTF-8); '
                         'save the file as UTF-8.') from e
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:            # also too deep, or a number too long
         raise FsicError(f'{path}: not valid JSON ({e}); restore or delete it.') from e
 
 # %% ../nbs/00_core.ipynb #4f8c1d24

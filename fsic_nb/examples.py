@@ -54,7 +54,7 @@ def _photos_of(path:Path)->list: # of paths
     if path.exists() or path.is_symlink(): return [path.as_posix()]
     matches = [Path(m) for m in sorted(glob.glob(path.as_posix(), recursive=True))]
     if not matches: raise FsicError(f'{path}: no such file or folder; correct the path.')
-    return [n for m in matches for n in _photos_of(m)]
+    return [n for m in matches if m.is_dir() or _is_photo(m.name) for n in _photos_of(m)]
 
 # %% ../nbs/36b_examples.ipynb #cf428a45
 def list_photos(
@@ -166,7 +166,9 @@ def _of_listing(listing:Listing, folder, pictures=None, files='all')->Said:
         except FsicError as e: raise FsicError(f'{where}: {e}') from None
     whole = [os.path.isabs(r.image) and os.path.isfile(r.image) for r in listing.records]
     rest = [r for r, w in zip(listing.records, whole) if not w]
-    found = iter(find_files(rest, Finder(folder, pictures), files) if rest else [])
+    find = Finder(folder, pictures)
+    remedy = 'take such images out of the list'
+    found = iter(find_files(rest, find, files, remedy) if rest else [])
     paths = [r.image if w else next(found) for r, w in zip(listing.records, whole)]
     pairs = [(r, p) for r, p in zip(listing.records, paths) if p is not None]
     joined = join_records([r for r, _ in pairs], [p for _, p in pairs])
@@ -235,6 +237,9 @@ def read_examples(
             return _of_path(Path(images).expanduser(), pictures)
         raise FsicError('examples: say which tags the images have: a list of tags for each.')
     photos = list_photos(images)
+    if isinstance(labels, str):
+        raise FsicError(f'labels: {labels!r} is one word; give a list of tags for each image.')
+    if not hasattr(labels, '__len__'): labels = list(labels)
     if len(labels)!=len(photos):
         raise FsicError(f'labels: {len(labels)} for {len(photos)} images; give one for each.')
     if isinstance(labels, pd.DataFrame): return _of_table(photos, labels)

@@ -260,6 +260,7 @@ def find_files(
     records:list, # of `Record`
     find:Finder,
     files:str='all', # see `to_images`
+    remedy:str='leave such images out with --files present', # another one, for an error
 )->list: # paths; None where there is no file
     "Find the file of every record; one that is missing or empty is an error where all are needed."
     if files not in FILES: raise FsicError(f"files={files!r}: use {', '.join(FILES)}.")
@@ -273,7 +274,7 @@ def find_files(
     if len(bad)==len(records) or bad and files=='all':
         r = records[bad[0]]
         what = 'missing' if found[bad[0]] is None else 'empty'
-        how = '' if len(bad)==len(records) else ', or leave such images out with --files present'
+        how = '' if len(bad)==len(records) else f', or {remedy}'
         raise FsicError(f'{r.where}: {r.image} is {what}, as {len(bad)} of {len(records)} listed '
                         f'images are; put them {_looked_in(find)}{how}.')
     return [None if p is None or not size(p) else p for p in found]

@@ -109,6 +109,22 @@ def save(self:Space,
         half['rates'] = self.rates.float().contiguous()
     with atomic(path) as tmp: save_file(half, tmp, dict(space=json.dumps(about, sort_keys=True)))
 
+# %% ../nbs/36_space.ipynb #5e526c81
+_LARGEST_SIDE = 4096   # pixels of a network's input
+_LARGEST_PRIOR = 100   # log a, and a distance of scores
+
+def _check_header(about, bad):
+    "Raise unless the header of a space is of the right form."
+    want = dict(form=str, backbone=str, size=int, key=str, prior=dict)
+    if not isinstance(about, dict) or {k: type(v) for k, v in about.items()}!=want:
+        raise bad('its header is another one')
+    if about['form']!=_FORM: raise bad(f'its form is {about["form"]!r}')
+    if not 0<about['size']<=_LARGEST_SIDE: raise bad(f'its size is {about["size"]}')
+    def fine(x): return isinstance(x, float|int) and abs(x)<=_LARGEST_PRIOR   # NaN is not
+    ok = all(isinstance(v, list) and len(v)==4 and all(map(fine, v))
+             for v in about['prior'].values())
+    if set(about['prior'])!=set(KINDS_OF_TAG) or not ok: raise bad('its prior is another one')
+
 # %% ../nbs/36_space.ipynb #03b0a7ed
 def _read_space(path)->tuple: # what the header says, name -> tensor
     "Read a file of safetensors that `Space.save` wrote, or raise."
@@ -118,17 +134,14 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
         with safe_open(path, 'pt') as f:
             about = json.loads((f.metadata() or {}).get('space', '{}'))
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}
-    except (OSError, SafetensorError, ValueError) as e: raise bad(str(e).split('\n')[0][:80]) from e
-    want = dict(form=str, backbone=str, size=int, key=str, prior=dict)
-    if not isinstance(about, dict) or {k: type(v) for k, v in about.items()}!=want:
-        raise bad('its header is another one')
-    if about['form']!=_FORM: raise bad(f'its form is {about["form"]!r}')
-    ok = all(isinstance(v, list) and len(v)==4 and all(isinstance(x, float|int) for x in v)
-             for v in about['prior'].values())
-    if set(about['prior'])!=set(KINDS_OF_TAG) or not ok: raise bad('its prior is another one')
+    except (OSError, SafetensorError, ValueError, RecursionError) as e:
+        raise bad(str(e).split('\n')[0][:80]) from e
+    _check_header(about, bad)
     if not {'proj.weight', 'proj.bias', 'ground'}<=set(tensors): raise bad('tensors are missing')
     for k, t in tensors.items():
         if not t.isfinite().all(): raise bad(f'{k} is not finite')
+        if k in ('proj.weight', 'ground') and t.ndim!=2: raise bad(f'{k} is no matrix')
+        if k=='rates' and not (t>0).all(): raise bad('a rate is not positive')
     return about, tensors, bad
 
 @torch.no_grad()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TAG_STEPS', 'json_lines', 'ExampleOptions', 'say_examples', 'fit_examples', 'open_tagger', 'fit_command',
-           'TagOptions', 'parse_threshold', 'check_tag_options', 'tag_folder', 'report_photos', 'predict_command',
-           'explain_command', 'evaluate_command', 'fsic_tag']
+           'TagOptions', 'parse_threshold', 'check_tag_options', 'tag_folder', 'report_photos', 'list_given',
+           'predict_command', 'explain_command', 'evaluate_command', 'fsic_tag']
 
 # %% ../nbs/39b_tag.ipynb #35a96c64
 import contextlib, functools, json, math, os, re, sys
@@ -34,8 +34,6 @@ def json_lines(
         with contextlib.redirect_stdout(sys.stderr): yield emit
 
 # %% ../nbs/39b_tag.ipynb #5d10e49a
-_FEW = 3   # examples; a tag with fewer is named
-
 @dataclass
 class ExampleOptions:
     "Say how examples are read and what they mean."
@@ -56,27 +54,17 @@ def say_examples(
 def fit_examples(
     path:str|None, # examples, as `say_examples` takes them; None: only the words
     options:ExampleOptions=ExampleOptions(),
+    tagger=None, # a `Tagger` that is added to; None: a new one
 ): # a fitted `Tagger`
     "Fit a tagger to examples."
     kinds = fsic_nb.partial.UNLISTED
     if options.unlisted and options.unlisted not in kinds:
         raise FsicError(f'--unlisted {options.unlisted}: use {", ".join(kinds)}.')
-    given = dict(unlisted=options.unlisted) if options.unlisted else {}
-    tagger = fsic_nb.tagger.Tagger(**given)
+    tagger = tagger or fsic_nb.Tagger()
+    if options.unlisted: tagger.set_params(unlisted=options.unlisted)
     if path: tagger.fit(say_examples(path, options.pictures))
     for word in parse_names(options.tags): tagger.add_tag(word)
-    _say_few(tagger)
     return tagger
-
-def _say_few(
-    tagger, # a fitted `Tagger`
-):
-    "Say which tags have few examples, and which names do not help."
-    few = [f'{t} ({n})' for t, n in tagger.counts_.items() if n<_FEW]
-    kinds = tagger.evidence_.kinds()
-    nameless = [t for t, kind in zip(tagger.tags_, kinds) if kind.endswith('nameless')]
-    if few: say(f'fewer than {_FEW} examples, so look at the results: {", ".join(few)}')
-    if nameless: say(f'names that say nothing here, so examples alone count: {", ".join(nameless)}')
 
 def open_tagger(
     folder:str|Path, # as `fsic_tag fit` wrote it
@@ -85,19 +73,16 @@ def open_tagger(
     if not Path(folder).expanduser().is_dir():
         raise FsicError(f'{folder}: no such folder; make a tagger with '
                         f'fsic_tag fit EXAMPLES --out {folder}.')
-    return fsic_nb.tagger.Tagger.load(Path(folder).expanduser())
+    return fsic_nb.Tagger.load(Path(folder).expanduser())
 
 # %% ../nbs/39b_tag.ipynb #2bac2162
 def _check_folder(
     out:Path, # where a tagger is to be written
 ):
     "Raise unless a tagger can be written there without replacing anything else."
-    if out.is_dir() and any(out.iterdir()):
-        try: fsic_nb.tagger.Tagger.load(out)
-        except FsicError as e:
-            raise FsicError(f'--out {out}: is a folder with something else in it; '
-                            'name another one.') from e
-    else: check_out(out/'tagger')
+    try: fsic_nb.tagger.check_place(out)
+    except FsicError as e: raise FsicError(f'--out {e}') from e
+    check_out(out/'tagger')
 
 _EXAMPLES = Param('a folder for every tag with a few images in each, or a CSV', str, False,
                   nargs='?')
@@ -118,10 +103,9 @@ def fit_command(
         raise FsicError('EXAMPLES is missing: give a folder for every tag, or a CSV.')
     with json_lines(json) as emit:
         _check_folder(out)
-        tagger = fit_examples(examples, options) if examples or not add else open_tagger(out)
-        if add:
-            tagger.partial_fit(say_examples(add, options.pictures))
-            _say_few(tagger)
+        begun = not examples and (add or out.is_dir() and any(out.iterdir()))
+        tagger = fit_examples(examples, options, open_tagger(out) if begun else None)
+        if add: tagger.partial_fit(say_examples(add, options.pictures))
         tagger.save(out)
         counts = tagger.counts_
         say(f'{out}: knows {", ".join(f"{t} ({n})" for t, n in counts.items())}; next: '
@@ -208,6 +192,20 @@ def report_photos(
     short.path.unlink(missing_ok=True)
     say(f'{path}: shows {title[0].lower()+title[1:]}; open it in a browser')
 
+def list_given(
+    given:list, # folders, files and patterns, as they stand on the command line
+): # `Photos`
+    "List photos; of several files that a shell named, those that are no images are left out."
+    suffixes = fsic_nb.pictures.SUFFIXES
+    def is_other(p): return p.is_file() and p.suffix.lower() not in suffixes
+    other = [p for p in given if is_other(Path(p).expanduser())] if len(given)>1 else []
+    rest = [p for p in given if p not in other]
+    if not rest: return fsic_nb.examples.list_photos(given)
+    if other:
+        some = ', '.join(other[:3])+', ...'*(len(other)>3)
+        say(f'left out, because their names do not end like those of images: {some}')
+    return fsic_nb.examples.list_photos(rest)
+
 _PHOTOS = Param('a folder, image files, or patterns such as a/*.jpg', str, nargs='+')
 
 @command('fsic_tag predict tags photos --out tags.csv --report tags.html', 'fsic_tag predict')
@@ -221,7 +219,7 @@ def predict_command(
     options = TagOptions(**kwargs)
     with json_lines(options.json) as emit:
         check_tag_options(options)
-        photos = fsic_nb.examples.list_photos(photos)
+        photos = list_given(photos)
         tag_folder(open_tagger(tagger), photos, options, emit)
 
 # %% ../nbs/39b_tag.ipynb #641e8c00
@@ -302,6 +300,6 @@ def fsic_tag(
     options = TagOptions(**kwargs)
     with json_lines(options.json) as emit:
         check_tag_options(options)
-        photos = fsic_nb.examples.list_photos(photos)           # a mistake is said before any work
+        photos = list_given(photos)                     # a mistake is said before any work
         tagger = fit_examples(examples, ExampleOptions(unlisted, tags, pictures))
         tag_folder(tagger, photos, options, emit)
