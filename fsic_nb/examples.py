@@ -237,8 +237,8 @@ def read_examples(
             return _of_path(Path(images).expanduser(), pictures)
         raise FsicError('examples: say which tags the images have: a list of tags for each.')
     photos = list_photos(images)
-    if isinstance(labels, str):
-        raise FsicError(f'labels: {labels!r} is one word; give a list of tags for each image.')
+    if isinstance(labels, (str, dict)):
+        raise FsicError(f'labels: {labels!r} is no list; give a list of tags for each image.')
     if not hasattr(labels, '__len__'): labels = list(labels)
     if len(labels)!=len(photos):
         raise FsicError(f'labels: {len(labels)} for {len(photos)} images; give one for each.')

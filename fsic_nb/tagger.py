@@ -262,7 +262,7 @@ def _prepare_names(self:Tagger, tags, known):
     if not hasattr(self, 'q_') or not torch.equal(q, self.q_): self._known = {}
     self.q_ = q
 
-# %% ../nbs/36c_tagger.ipynb #6da4e6bd
+# %% ../nbs/36c_tagger.ipynb #d5c2f987
 _FEW = 3   # examples; a tag with fewer is named
 
 @patch
@@ -661,7 +661,7 @@ def evaluate(self:Tagger,
     self._check()
     said = read_examples(images, labels)
     odd = [t for t in said.tags if t not in self.tags_]
-    if len(odd)==len(said.tags):
+    if odd and len(odd)==len(said.tags):
         raise FsicError(f'{said.name}: the tagger has none of its tags ({", ".join(odd[:5])}); '
                         f'known are {", ".join(self.tags_[:20])}.')
     if odd: say(f'left out, because the tagger does not know them: {", ".join(odd)}')
