@@ -286,7 +286,8 @@ def score(self:Tagger,
 )->tuple[Float[Tensor, "n N"], Float[Tensor, "n D"]]: # scores, vectors
     "Score images that were read."
     s, v = self._scored(some)
-    return self.solved_.correction(s, v), v
+    pairs = zip(s.split(1), v.split(1))          # one by one: no last bit depends on the others
+    return torch.cat([self.solved_.correction(*x) for x in pairs]), v
 
 @patch
 def _batch(self:Tagger, some, explain)->Batch:
@@ -296,9 +297,9 @@ def _batch(self:Tagger, some, explain)->Batch:
     reasons = {}
     if good:
         f, v = self.score(good)
-        p[[not r.error for r in some]] = self.confidence_(f).double().numpy()
-        if explain:
-            reasons = {id(r): x for r, x in zip(good, self._reasons(good, self.confidence_(f), v))}
+        found = torch.stack([self.confidence_(x) for x in f])
+        p[[not r.error for r in some]] = found.double().numpy()
+        if explain: reasons = {id(r): x for r, x in zip(good, self._reasons(good, found, v))}
     heats, spoke = zip(*(reasons.get(id(r), ({}, {})) for r in some))
     return Batch([r.name for r in some], p, [r.error for r in some], [r.thumb for r in some],
                  list(heats) if explain else None, list(spoke) if explain else None)
@@ -380,8 +381,9 @@ def heats(self:Tagger,
 )->Float[np.ndarray, "n N _ _"]: # rows and columns of places
     "Divide the linear part of every score among the places, each averaged with its neighbours."
     grid = self.space_.network.grid
-    f = torch.stack([r.f for r in some]).float()
-    shares = blur(self.space_.share_places(f, self._directions()), grid)
+    P = self._directions()
+    shares = torch.cat([self.space_.share_places(r.f[None].float(), P) for r in some])
+    shares = blur(shares, grid)
     return shares.reshape(*shares.shape[:2], *grid).numpy()
 
 @patch
