@@ -6,8 +6,9 @@
 __all__ = ['FIELDS', 'STAGES', 'HEAD', 'seconds', 'ratio', 'Bench', 'record', 'is_installed', 'add_stage', 'max_difference',
            'line', 'machine_peaks', 'reach', 'time_lcm', 'time_leave_one_out', 'time_prototypes', 'time_metrics',
            'write_store', 'make_images', 'make_experiment', 'make_data', 'reopen', 'plain_simpleshot', 'plain_paper',
-           'plain_evaluate', 'time_evaluation', 'time_easyfsl', 'time_extraction', 'time_training', 'scaling_curves',
-           'extraction_curve', 'large_store', 'time_startup', 'choose_stages', 'machine', 'measure']
+           'plain_evaluate', 'time_evaluation', 'time_easyfsl', 'time_extraction', 'time_tagging', 'time_training',
+           'scaling_curves', 'extraction_curve', 'tagging_curve', 'large_store', 'time_startup', 'choose_stages',
+           'machine', 'measure']
 
 # %% ../nbs/42b_bench.ipynb #5f6920c9
 import contextlib, copy, functools, itertools, math, os, platform, random
@@ -28,6 +29,7 @@ from torch.utils.data import DataLoader, Sampler
 from .backbones import build_network, load_backbone, pick_precision
 from .baselines import protonet
 from .cache import Cache
+from .confidence import KINDS_OF_TAG
 from .core import FsicError, check_out, read_json, rng, say, write_json
 from .data import ImageSet, LabelSplit
 from .episodes import Episodes
@@ -41,8 +43,10 @@ from .model import PaperConfig
 from .plain import (apply_linear, cross_prototypes, iterate_lcm, leave_each_out, score_all,
                            select_features)
 from .recipes import fit
-from .refined import RefinedConfig, plain_refined
+from .refined import Encoder, RefinedConfig, plain_refined
+from .space import Space, photographs
 from .support import Features, Support, load_episodes, simpleshot
+from .tagger import Tagger, in_order
 from .train import train_step
 try: import resource
 except ImportError: resource = None                    # Windows
@@ -164,6 +168,7 @@ def line(
     equal = row['equal_to'] if isinstance(row['equal_to'], str|None) else f"{row['equal_to']:.0e}"
     said = [str(equal)]
     if 'rate' in row: said.append(f"{row['rate']:g} {row['unit']}s/s")
+    if 'limit_ms' in row: said.append(f"at most {row['limit_ms']:g} ms")
     if 'rate_target' in row: said[-1] += f" (at least {row['rate_target']:g})"
     if 'share' in row: said.append(f"{100*row['share']:.0f} % of the {row['bound']} rate")
     times = f"{row['ours_ms']:>11.2f}{row['against_ms']:>13.1f}{row['ratio']:>8.1f}x"
@@ -607,6 +612,59 @@ def time_extraction(b:Bench):
     rate = round(1e3/row['ours_ms'], 1)
     yield dict(row, rate=rate, **split_costs(bb, paths[:16], precision))
 
+# %% ../nbs/42b_bench.ipynb #922e107f
+BESIDE = 1.15   # times what decoding and the network take: the most that tagging may
+TAGS = 'bicycle bird boat bottle cat chair dog horse sofa train'.split()
+
+def blank_space(size=64)->Space:
+    "Make a space of random weights, which knows nothing."
+    bb = load_backbone('lite0', pretrained=False, size=size)
+    torch.manual_seed(0)
+    encoder = Encoder(bb.channels, 16, 1000).eval()
+    ground = torch.nn.functional.normalize(torch.randn(8, 1016), dim=-1)
+    prior = dict.fromkeys(KINDS_OF_TAG, (0.,)*4)
+    space = Space('lite0', bb.size, bb.key, encoder, torch.full((1000,), .001), ground, prior)
+    space.__dict__['network'] = bb                        # its weights cannot be loaded again
+    return space
+
+def fit_tagger(space, photos, quick)->Tagger:
+    "Fit a new tagger, with photos that show one tag each, in turn."
+    t = Tagger(words=not quick)
+    t.space_ = space
+    return t.fit(photos, [[TAGS[i%len(TAGS)]] for i in range(len(photos))])
+
+def pass_photos(bb, paths):
+    "Decode photos and pass them through the network, on several threads, and no more."
+    def work(some): return [bb(bb.transform(p)[None]) for p in some]
+    for _ in in_order(work, paths, bb.device): pass
+
+# %% ../nbs/42b_bench.ipynb #32be2ce4
+@add_stage('tagging')
+def time_tagging(b:Bench):
+    "Time a tagger against decoding and the backbone alone."
+    space = blank_space() if b.quick else photographs()
+    bb = space.network
+    few = b.size(5, 1)                                    # examples a tag
+    examples = write_jpegs(b.folder/'examples', few*len(TAGS))
+    n = b.size(max(2000//b.repeats, 64), 20)              # 2,000 in all turns
+    folder = b.folder/f'photos-{n}'
+    paths = write_jpegs(folder, n)
+    t = fit_tagger(space, examples, b.quick)
+    together = np.concatenate([batch.p for batch in t.stream(paths[:8])])
+    alone = np.concatenate([t.predict_proba(p) for p in paths[:8]])
+    equal = max_difference(together, alone)
+    def stream():
+        for _ in t.stream(folder): pass
+    for stage, ours, files, more in [
+            (f'fit {len(TAGS)} tags x {few}', lambda: fit_tagger(space, examples, b.quick),
+             examples, {}),
+            ('tags of one photo', lambda: t.predict(paths[0]), paths[:1], dict(limit_ms=60)),
+            (f'tags of a folder of {n}', stream, paths, {})]:
+        sides = {'Tagger': ours, 'decoding and the network': functools.partial(pass_photos, bb, files)}
+        per = (1, 1) if ours is not stream else (n, n)
+        row = record(b, stage, sides, round(1/BESIDE, 2), equal, per, most=BESIDE, **more)
+        yield dict(row, photos=len(files))
+
 # %% ../nbs/42b_bench.ipynb #c5b3bb98
 def plain_step(
     model, # anything with `loss`
@@ -728,6 +786,27 @@ def extraction_curve(b:Bench):
         got = run_apart(measure_extraction, paths, b.folder/f'grown-{n}', b.quick)
         yield dict(curve='images', size=n, method='extract', unit='images/s', **got)
 
+# %% ../nbs/42b_bench.ipynb #14e570e0
+def measure_tagging(examples, folder, quick)->dict: # rate, peak_mib and base_mib
+    "Tag a folder, and say how fast and with how much memory."
+    space = blank_space() if quick else photographs()
+    t = fit_tagger(space, examples, quick)
+    t.predict(examples)
+    base = peak_memory()
+    taken = seconds(lambda: t.predict(folder))
+    rate = round(len(os.listdir(folder))/taken, 1)
+    return dict(rate=rate, peak_mib=round(peak_memory()), base_mib=round(base))
+
+# %% ../nbs/42b_bench.ipynb #12d34d70
+def tagging_curve(b:Bench):
+    "Measure photos a second and peak memory of a tagger over the number of photos."
+    examples = write_jpegs(b.folder/'examples', b.size(50, 10))
+    for n in b.size((500, 5000), (4, 8)):
+        folder = b.folder/f'tagged-{n}'
+        write_jpegs(folder, n)
+        got = run_apart(measure_tagging, examples, folder, b.quick)
+        yield dict(curve='photos', size=n, method='Tagger', unit='images/s', **got)
+
 # %% ../nbs/42b_bench.ipynb #8bf4f1c1
 @dataclass(frozen=True)
 class Large:
@@ -834,6 +913,7 @@ def list_parts(b, names, scaling): # pairs: part of the JSON, records
     if not scaling: return
     yield 'curves', scaling_curves(b)
     yield 'curves', extraction_curve(b)
+    yield 'curves', tagging_curve(b)
     yield 'large_store', map(large_store, [b])
 
 # %% ../nbs/42b_bench.ipynb #972a83a3

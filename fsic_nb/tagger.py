@@ -309,7 +309,12 @@ def score(self:Tagger,
 )->tuple[Float[Tensor, "n N"], Float[Tensor, "n D"]]: # scores, vectors
     "Score images that were read."
     s, v = self._scored(some)
-    return self.solved_.correction(s, v), v
+    return self._correct(s, v), v
+
+@patch
+def _correct(self:Tagger, s, v)->Tensor: # (n, N)
+    "Correct what the names say, one by one: no last bit depends on the other images."
+    return torch.cat([self.solved_.correction(*x) for x in zip(s.split(1), v.split(1))])
 
 @patch
 def _batch(self:Tagger, some, explain)->Batch:
@@ -319,9 +324,11 @@ def _batch(self:Tagger, some, explain)->Batch:
     reasons = {}
     if good:
         s, v = self._scored(good)
-        f = self.confidence_(self.solved_.correction(s, v))
-        p[[not r.error for r in some]] = f.double().numpy()
-        if explain: reasons = {id(r): x for r, x in zip(good, self._reasons(good, f, s, v))}
+        found = torch.stack([self.confidence_(x) for x in self._correct(s, v)])
+        p[[not r.error for r in some]] = found.double().numpy()
+        if explain:
+            told = self._reasons(good, found, s, v)
+            reasons = {id(r): x for r, x in zip(good, told)}
     heats, spoke = zip(*(reasons.get(id(r), ({}, {})) for r in some))
     return Batch([r.name for r in some], p, [r.error for r in some], [r.thumb for r in some],
                  list(heats) if explain else None, list(spoke) if explain else None)
@@ -404,8 +411,9 @@ def heats(self:Tagger,
 )->Float[np.ndarray, "n N _ _"]: # rows and columns of places
     "Divide the linear part of every score among the places, each averaged with its neighbours."
     grid = self.space_.network.grid
-    f = torch.stack([r.f for r in some]).float()
-    shares = blur(self.space_.share_places(f, self._directions()), grid)
+    P = self._directions()
+    shares = torch.cat([self.space_.share_places(r.f[None].float(), P) for r in some])
+    shares = blur(shares, grid)
     return shares.reshape(*shares.shape[:2], *grid).numpy()
 
 @patch
