@@ -44,7 +44,8 @@ def basis(root):
 
 
 def weights(args):
-    "Make the space."
+    "Make the space, with two threads: their number decides last bits, and with them how the weakest directions turn."
+    torch.set_num_threads(2)
     paths = basis(args.root)
     space = make_space(paths, 'lite2', 336, prior=UNKNOWN)
     space.save(args.to or target)
