@@ -5,9 +5,10 @@
     python tools/tags.py rival --root VOC --coco COCO    which logistic regression is the best rival, on base labels
     python tools/tags.py limits --root VOC --coco COCO --boxes BOXES   what it is bad at, on base labels
     python tools/tags.py compare --root VOC --out FILE   what tagging is worth; --labels test looks at test labels
+    python tools/tags.py photos --root VOC     figures/tagged.png: three photos that are right and three that are not
 
 The space is made of the photos of VOC that carry training labels only; which one a photo carries is not used. The prior is
-measured with eight base labels of VOC and those labels of COCO that are no test labels of VOC. Only `compare --labels test` looks at a test label.
+measured with eight base labels of VOC and those labels of COCO that are no test labels of VOC. Only `compare --labels test` and `photos` look at a test label.
 """
 import argparse, copy, os
 from collections import defaultdict
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault('FSIC_PROGRESS', '0')
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image
@@ -28,6 +30,7 @@ from fsic_nb.experiment import Experiment, prepare, read_images
 from fsic_nb.names import class_prior
 from fsic_nb.partial import solve_weighted, weigh_examples, with_background
 from fsic_nb.space import load_space, make_space
+from fsic_nb.tagger import Tagger
 
 target = Path(__file__).resolve().parents[1]/'data'/'models'/'photographs.safetensors'
 BASE = ['bus', 'cow', 'train', 'car', 'horse', 'motorbike', 'bicycle', 'person']
@@ -464,9 +467,65 @@ def limits(args):
     if args.out: write_json(args.out, dict(tasks=args.tasks, seed=0, interval=INTERVAL, **out))
 
 
+# --- six photos -----------------------------------------------------------------------------------------------------------
+
+SIDE = 96    # pixels of a photo in the figure
+
+
+def photo_name(path): return f'{path.parts[-3]} {path.stem}'
+
+
+def photos(args):
+    "Tag photos with five examples of every test label; the first three that are all right, and the first three that are not."
+    exp = prepare('voc', args.root, say=quiet)
+    labels = list(exp.split.labels('test'))
+    bed = Bed(load_space(target), exp, labels)
+    paths = [Path(exp.images.paths[i]) for i in bed.ids]
+    _, support, yes, rest = bed.task(0, len(labels), 5)
+    t = Tagger().fit([str(paths[i]) for i in support], [[n for n, x in zip(labels, row) if x] for row in yes.tolist()])
+    of_name = {p.as_posix(): p for p in paths}
+    found = {True: [], False: []}
+    for i in rng(0, 'photos').permutation(rest.numpy()):
+        p = t.predict_proba([str(paths[i])])
+        given = {n: round(float(p[n].iloc[0]), 2) for n, ok in zip(t.tags_, t.decide(p.to_numpy())[0][0]) if ok}
+        truth = [n for n, x in zip(labels, bed.y[i].tolist()) if x]
+        here = found[set(given)==set(truth)]
+        if len(here)==3: continue
+        tag = max(given, key=given.get) if given else truth[0]
+        why = t.explain(str(paths[i]), tag)
+        spoke = [(photo_name(of_name[Path(e.name).as_posix()]), round(float(share), 2)) for e, share, _ in why.examples[:1]]
+        here.append((why, dict(photo=photo_name(paths[i]), truth=truth, given=given, tag=tag, p=round(why.p, 2), spoke=spoke)))
+        if all(len(v)==3 for v in found.values()): break
+    some = [*found[True], *found[False]]
+    write_json('data/results/tags_photos.json', [r for _, r in some])
+    draw_photos(some).savefig('figures/tagged.png', dpi=150)
+    for _, r in some: say(r)
+
+
+def draw_photos(some):
+    "Draw the photos, small, with the place that speaks most for a tag."
+    fig, axes = plt.subplots(2, 3, figsize=(8.4, 4.6), layout='constrained')
+    for ax, (why, r) in zip(axes.flat, some):
+        im = why.image.copy()
+        im.thumbnail((SIDE, SIDE))
+        rows, columns = why.heat.shape
+        y, x = np.unravel_index(why.heat.argmax(), why.heat.shape)
+        ax.imshow(im, interpolation='bilinear')
+        h, w = im.height/rows, im.width/columns
+        for colour, width in (('black', 3), ('white', 1.2)):
+            ax.add_patch(plt.Rectangle((w*x-.5, h*y-.5), w, h, fill=False, ec=colour, lw=width))
+        given = ', '.join(f'{n} {p:.2f}' for n, p in r['given'].items()) or 'nothing'
+        ax.set_title(f"given: {given}\nVOC: {', '.join(r['truth'])}", fontsize=8)
+        said = ', '.join(f'{n} ({s:+.2f})' for n, s in r['spoke'])
+        ax.set_xlabel(f"{r['photo']}\n{r['tag']} by {said or 'its name'}", fontsize=7)
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return fig
+
+
 if __name__=='__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('part', choices=('weights', 'prior', 'rival', 'compare', 'limits'))
+    parser.add_argument('part', choices=('weights', 'prior', 'rival', 'compare', 'limits', 'photos'))
     parser.add_argument('--root', required=True, help='VOC')
     parser.add_argument('--coco', help='COCO')
     parser.add_argument('--to', help='weights: another file')
