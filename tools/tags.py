@@ -379,6 +379,13 @@ def relabelled(bed, labels, y, cos=None):
     return out
 
 
+def part_of(bed, keep):
+    "Some photos of a bed."
+    out = copy.copy(bed)
+    out.ids, out.means, out.reads = bed.ids[keep], bed.means[keep], [x[keep] for x in bed.reads]
+    return out
+
+
 def precision_of(bed, args, shots, nameless=False, hidden=True):
     "Average precision of every tag in every task, of the tagger as it comes and of logistic regression, in per cent."
     ours, theirs = [], []
@@ -422,8 +429,9 @@ def tag_rows(bed, args, shots=10):
 def about_numbers(bed, exp, boxes, args):
     "AP of tags that count: one person, two, many; of the photos whose boxes are known."
     count = np.array([sum(b[0]=='person' for b in boxes.get(exp.images.paths[i].name, ())) for i in bed.ids])
-    y = np.stack([count==1, count==2, count>4], 1)
-    yield from tag_rows(relabelled(bed, ['one person', 'two people', 'a crowd'], y), args, 5)
+    known = np.array([exp.images.paths[i].name in boxes for i in bed.ids])
+    y = np.stack([count==1, count==2, count>4], 1)[known]
+    yield from tag_rows(relabelled(part_of(bed, known), ['one person', 'two people', 'five or more people'], y), args, 5)
 
 
 def about_sizes(bed, exp, boxes, args, shots=5):
@@ -497,8 +505,9 @@ def photos(args):
         here.append((why, dict(photo=photo_name(paths[i]), truth=truth, given=given, tag=tag, p=round(why.p, 2), spoke=spoke)))
         if all(len(v)==3 for v in found.values()): break
     some = [*found[True], *found[False]]
-    write_json('data/results/tags_photos.json', [r for _, r in some])
-    draw_photos(some).savefig('figures/tagged.png', dpi=150)
+    root = target.parents[2]
+    write_json(root/'data'/'results'/'tags_photos.json', [r for _, r in some])
+    draw_photos(some).savefig(root/'figures'/'tagged.png', dpi=150)
     for _, r in some: say(r)
 
 
