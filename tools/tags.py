@@ -499,7 +499,8 @@ def photos(args):
         truth = [n for n, x in zip(labels, bed.y[i].tolist()) if x]
         here = found[set(given)==set(truth)]
         if len(here)==3: continue
-        tag = max(given, key=given.get) if given else truth[0]
+        odd = [n for n in given if n not in truth] or [n for n in truth if n not in given] or list(given)
+        tag = max(odd, key=lambda n: p[n].iloc[0])                # the mistake, where there is one
         why = t.explain(str(paths[i]), tag)
         spoke = [(photo_name(of_name[Path(e.name).as_posix()]), round(float(share), 2)) for e, share, _ in why.examples[:1]]
         here.append((why, dict(photo=photo_name(paths[i]), truth=truth, given=given, tag=tag, p=round(why.p, 2), spoke=spoke)))
@@ -507,13 +508,13 @@ def photos(args):
     some = [*found[True], *found[False]]
     root = target.parents[2]
     write_json(root/'data'/'results'/'tags_photos.json', [r for _, r in some])
-    draw_photos(some).savefig(root/'figures'/'tagged.png', dpi=150)
+    draw_photos(some).savefig(root/'figures'/'tagged.png', dpi=100)
     for _, r in some: say(r)
 
 
 def draw_photos(some):
     "Draw the photos, small, with the place that speaks most for a tag."
-    fig, axes = plt.subplots(2, 3, figsize=(8.4, 4.6), layout='constrained')
+    fig, axes = plt.subplots(2, 3, figsize=(6.9, 3.7), layout='constrained')
     for ax, (why, r) in zip(axes.flat, some):
         im = why.image.copy()
         im.thumbnail((SIDE, SIDE))
@@ -521,12 +522,12 @@ def draw_photos(some):
         y, x = np.unravel_index(why.heat.argmax(), why.heat.shape)
         ax.imshow(im, interpolation='bilinear')
         h, w = im.height/rows, im.width/columns
-        for colour, width in (('black', 3), ('white', 1.2)):
+        for colour, width in (('black', 2.4), ('white', 1)):
             ax.add_patch(plt.Rectangle((w*x-.5, h*y-.5), w, h, fill=False, ec=colour, lw=width))
         given = ', '.join(f'{n} {p:.2f}' for n, p in r['given'].items()) or 'nothing'
-        ax.set_title(f"given: {given}\nVOC: {', '.join(r['truth'])}", fontsize=8)
+        ax.set_title(f"given: {given}\nVOC: {', '.join(r['truth'])}", fontsize=7)
         said = ', '.join(f'{n} ({s:+.2f})' for n, s in r['spoke'])
-        ax.set_xlabel(f"{r['photo']}\n{r['tag']} by {said or 'its name'}", fontsize=7)
+        ax.set_xlabel(f"{r['photo']}\n{r['tag']} by {said or 'its name'}", fontsize=6)
         ax.set_xticks([])
         ax.set_yticks([])
     return fig
