@@ -92,6 +92,7 @@ class Evidence:
         listed = self.yes.sum(1)
         return float(listed[listed>0].float().mean())-1 if listed.any() else 0.
 
+# %% ../nbs/35_confidence.ipynb #5d3521bc
 @patch
 def kinds(self:Evidence)->list: # of str, one a tag
     "Say of which kind every tag is."
@@ -186,6 +187,7 @@ def thresholds_for(self:Confidence,
                         'for the best three tags of every image.')
     return np.full_like(auto, t)
 
+# %% ../nbs/35_confidence.ipynb #788a0cb7
 @patch
 def decide(self:Confidence,
     p:Float[np.ndarray, "n N"], # probabilities; NaN: nothing is known

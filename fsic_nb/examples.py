@@ -48,6 +48,7 @@ def _photos_below(folder:str, inner:str='', above:tuple=()):
         if e.is_dir(): yield from _photos_below(e.path, f'{inner}{e.name}/', (*above, real))
         elif _is_photo(e.name): yield inner+e.name
 
+# %% ../nbs/36b_examples.ipynb #9536b84c
 def _photos_of(path:Path)->list: # of paths
     "List what one of several arguments stands for."
     if path.is_dir(): return [f'{path.as_posix()}/{n}' for n in sorted(_photos_below(str(path)))]

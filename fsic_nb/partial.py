@@ -48,6 +48,7 @@ class Solved:
     z:Float[Tensor, "N S"]    # weight of every row in the directions P; 0 where it has none
     left:Float[Tensor, "S N"] # score of every row without itself; NaN where it has no weight
 
+# %% ../nbs/34_partial.ipynb #7fea4249
 _LARGEST = 2**24  # numbers in the systems that are solved together: 128 MB
 
 def solve_weighted(

@@ -144,6 +144,7 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
         if k=='rates' and not (t>0).all(): raise bad('a rate is not positive')
     return about, tensors, bad
 
+# %% ../nbs/36_space.ipynb #55a19dd0
 @torch.no_grad()
 def load_space(
     path:str|Path, # a file that `Space.save` wrote

@@ -58,7 +58,8 @@ def make_thumb(
     small.save(out, 'JPEG', quality=72, optimize=True)
     return out.getvalue()
 
-def _decode(source, name, size)->tuple: # RGB image, hash of its content
+# %% ../nbs/36c_tagger.ipynb #842a16b8
+def _open_hashed(source, name, size)->tuple: # RGB image, hash of its content
     "Decode a photo."
     if isinstance(source, Image.Image):
         data = repr(source.size).encode()+source.tobytes()
@@ -70,7 +71,7 @@ def _read_some(bb, pairs, skip, thumbs)->list: # of `Reading`
     found = []
     for source, name in pairs:
         try:
-            im, key = _decode(source, name, bb.size)
+            im, key = _open_hashed(source, name, bb.size)
             found.append((name, key, bb.transform(im, name), make_thumb(im) if thumbs else b''))
         except FsicError as e:
             if not skip: raise
@@ -133,6 +134,7 @@ class Tagger(BaseEstimator):
 
     def __sklearn_is_fitted__(self): return hasattr(self, 'tags_')
 
+# %% ../nbs/36c_tagger.ipynb #97f08080
 @patch
 def _begin(self:Tagger):
     "Check the parameters, and load the packaged space unless `adapt` made one."
@@ -171,58 +173,52 @@ def read(self:Tagger,
     def work(some): return _read_some(bb, some, skip, thumbs)
     for some in in_order(work, pairs, bb.device, quick=False): yield from some
 
-# %% ../nbs/36c_tagger.ipynb #b57a424c
+# %% ../nbs/36c_tagger.ipynb #1b1b74dc
 @patch
-def fit(self:Tagger,
-    images, # a folder for each tag, a table (CSV), an `ImageSet`, or a list of images
-    labels=None, # of a list of images: a list of tags each, or a table of 1, 0 and nothing
-)->Tagger: # itself
-    "Learn tags from examples."
-    said = read_examples(images, labels)
-    self._begin()
-    return self._add(said, fresh=True)
+def _prepare_names(self:Tagger, tags, known):
+    "Look up the names of tags that are not known."
+    cos = dict(zip(getattr(self, 'tags_', ()), getattr(self, 'cos_', ())))
+    cos = {t: cos[t] for t in known}
+    new = [t for t in tags if t not in cos]
+    none = torch.zeros(len(new), len(self.space_.rates))
+    found = self.space_.compare(new) if self.words else none
+    cos |= dict(zip(new, found))
+    self.cos_ = torch.stack([cos[t] for t in tags])
+    q = class_prior(self.cos_) if self.cos_.shape[1] else self.cos_
+    if not hasattr(self, 'q_') or not torch.equal(q, self.q_): self._known = {}
+    self.q_ = q
 
 @patch
-def partial_fit(self:Tagger,
-    images, # as for `fit`
-    labels=None, # as for `fit`
-)->Tagger: # itself
-    "Learn from more examples; what is said later of the same image counts."
-    said = read_examples(images, labels)
-    self._begin()
-    return self._add(said, fresh=not hasattr(self, 'tags_'))
+def _scored(self:Tagger, some)->tuple: # s (n, N), v (n, D)
+    "Score readings or examples by the names of the tags."
+    parts = [self.space_.score(r.f[None].float(), self.q_) for r in some]
+    if parts: return tuple(torch.cat(x) for x in zip(*parts))
+    ground = self.space_.ground
+    return ground.new_zeros(0, len(self.q_)), ground[:0]
 
 @patch
-def _add(self:Tagger, said:Said, fresh:bool)->Tagger:
-    "Add what is said to what is known, or to nothing, and solve."
-    known = [] if fresh else self.tags_
-    unite_tags([*said.tags, *known])
-    for name, yes, no in zip(said.photos.names, said.yes, said.no):
-        if both := sorted(yes&no):
-            raise FsicError(f'{name}: {both[0]!r} is said to be there and not to be there; '
-                            'keep one of the two.')
-    readings = progress(self.read(said.photos, thumbs=True), total=len(said.photos),
-                        desc='examples', unit='images')
-    old = {} if fresh else {e.key: e for e in self.examples_}
-    for r, yes, no in zip(readings, said.yes, said.no):
-        if r.error:
-            say(f'left out: {r.error}')
-            continue
-        e = old.get(r.key)
-        if e is not None: yes, no = (e.yes-no)|yes, (e.no-yes)|no
-        old[r.key] = Example(e.name if e else r.name, r.key, r.f, r.thumb, frozenset(yes),
-                             frozenset(no))
-    return self._solve([old[k] for k in sorted(old)], [] if fresh else self.words_, known)
+def _scored_again(self:Tagger, examples)->tuple: # s (n, N), v (n, D)
+    "Score examples, each once while the tags are the same."
+    new = [e for e in examples if e.key not in self._known]
+    known = self._known | {e.key: row for e, *row in zip(new, *self._scored(new))}
+    self._known = {e.key: known[e.key] for e in examples}
+    if not examples: return self._scored([])
+    return tuple(torch.stack(x) for x in zip(*self._known.values()))
+
+# %% ../nbs/36c_tagger.ipynb #d5c2f987
+_FEW = 3   # examples; a tag with fewer is named
+
+@patch
+def _tell(self:Tagger, new:set):
+    "Say which of the new tags have few examples, and which names do not help."
+    few = [f'{t} ({n or "its name only"})' for t, n in self.counts_.items() if n<_FEW and t in new]
+    kinds = zip(self.tags_, self.evidence_.kinds())
+    nameless = [t for t, kind in kinds if kind.endswith('nameless') and t in new]
+    if few: say(f'fewer than {_FEW} examples, so look at the results: {", ".join(few)}')
+    if nameless and self.words:
+        say(f'names that say nothing here, so examples alone count: {", ".join(nameless)}')
 
 # %% ../nbs/36c_tagger.ipynb #68bdeb06
-@patch_to(Tagger, cls_method=True)
-def from_examples(cls,
-    path, # a folder for each tag, or a table (CSV)
-    **params, # of the tagger
-)->Tagger:
-    "Make a tagger from examples on disk."
-    return cls(**params).fit(path)
-
 @patch
 def _solve(self:Tagger, examples, words, known)->Tagger:
     "Solve everything from examples and words; of the tags that are `known` nothing is told."
@@ -249,48 +245,57 @@ def _solve(self:Tagger, examples, words, known)->Tagger:
     self._tell(set(tags)-set(known))
     return self
 
+# %% ../nbs/36c_tagger.ipynb #b57a424c
 @patch
-def _prepare_names(self:Tagger, tags, known):
-    "Look up the names of tags that are not known."
-    cos = dict(zip(getattr(self, 'tags_', ()), getattr(self, 'cos_', ())))
-    cos = {t: cos[t] for t in known}
-    new = [t for t in tags if t not in cos]
-    found = self.space_.compare(new) if self.words else torch.zeros(len(new), len(self.space_.rates))
-    cos |= dict(zip(new, found))
-    self.cos_ = torch.stack([cos[t] for t in tags])
-    q = class_prior(self.cos_) if self.cos_.shape[1] else self.cos_
-    if not hasattr(self, 'q_') or not torch.equal(q, self.q_): self._known = {}
-    self.q_ = q
-
-# %% ../nbs/36c_tagger.ipynb #d5c2f987
-_FEW = 3   # examples; a tag with fewer is named
+def fit(self:Tagger,
+    images, # a folder for each tag, a table (CSV), an `ImageSet`, or a list of images
+    labels=None, # of a list of images: a list of tags each, or a table of 1, 0 and nothing
+)->Tagger: # itself
+    "Learn tags from examples."
+    said = read_examples(images, labels)
+    self._begin()
+    return self._add(said, fresh=True)
 
 @patch
-def _tell(self:Tagger, new:set):
-    "Say which of the new tags have few examples, and which names do not help."
-    few = [f'{t} ({n or "its name only"})' for t, n in self.counts_.items() if n<_FEW and t in new]
-    kinds = zip(self.tags_, self.evidence_.kinds())
-    nameless = [t for t, kind in kinds if kind.endswith('nameless') and t in new]
-    if few: say(f'fewer than {_FEW} examples, so look at the results: {", ".join(few)}')
-    if nameless and self.words:
-        say(f'names that say nothing here, so examples alone count: {", ".join(nameless)}')
+def partial_fit(self:Tagger,
+    images, # as for `fit`
+    labels=None, # as for `fit`
+)->Tagger: # itself
+    "Learn from more examples; what is said later of the same image counts."
+    said = read_examples(images, labels)
+    self._begin()
+    return self._add(said, fresh=not hasattr(self, 'tags_'))
 
-@patch
-def _scored_again(self:Tagger, examples)->tuple: # s (n, N), v (n, D)
-    "Score examples, each once while the tags are the same."
-    new = [e for e in examples if e.key not in self._known]
-    known = self._known | {e.key: row for e, *row in zip(new, *self._scored(new))}
-    self._known = {e.key: known[e.key] for e in examples}
-    if not examples: return self._scored([])
-    return tuple(torch.stack(x) for x in zip(*self._known.values()))
+@patch_to(Tagger, cls_method=True)
+def from_examples(cls,
+    path, # a folder for each tag, or a table (CSV)
+    **params, # of the tagger
+)->Tagger:
+    "Make a tagger from examples on disk."
+    return cls(**params).fit(path)
 
+# %% ../nbs/36c_tagger.ipynb #bc491617
 @patch
-def _scored(self:Tagger, some)->tuple: # s (n, N), v (n, D)
-    "Score readings or examples by the names of the tags."
-    parts = [self.space_.score(r.f[None].float(), self.q_) for r in some]
-    if parts: return tuple(torch.cat(x) for x in zip(*parts))
-    ground = self.space_.ground
-    return ground.new_zeros(0, len(self.q_)), ground[:0]
+def _add(self:Tagger, said:Said, fresh:bool)->Tagger:
+    "Add what is said to what is known, or to nothing, and solve."
+    known = [] if fresh else self.tags_
+    unite_tags([*said.tags, *known])
+    for name, yes, no in zip(said.photos.names, said.yes, said.no):
+        if both := sorted(yes&no):
+            raise FsicError(f'{name}: {both[0]!r} is said to be there and not to be there; '
+                            'keep one of the two.')
+    readings = progress(self.read(said.photos, thumbs=True), total=len(said.photos),
+                        desc='examples', unit='images')
+    old = {} if fresh else {e.key: e for e in self.examples_}
+    for r, yes, no in zip(readings, said.yes, said.no):
+        if r.error:
+            say(f'left out: {r.error}')
+            continue
+        e = old.get(r.key)
+        if e is not None: yes, no = (e.yes-no)|yes, (e.no-yes)|no
+        old[r.key] = Example(e.name if e else r.name, r.key, r.f, r.thumb, frozenset(yes),
+                             frozenset(no))
+    return self._solve([old[k] for k in sorted(old)], [] if fresh else self.words_, known)
 
 # %% ../nbs/36c_tagger.ipynb #b84476f5
 @dataclass(frozen=True, eq=False)
@@ -316,6 +321,7 @@ def _correct(self:Tagger, s, v)->Tensor: # (n, N)
     "Correct what the names say, one by one: no last bit depends on the other images."
     return torch.cat([self.solved_.correction(*x) for x in zip(s.split(1), v.split(1))])
 
+# %% ../nbs/36c_tagger.ipynb #b3f9a61c
 @patch
 def _batch(self:Tagger, some, explain)->Batch:
     "Turn a few readings into probabilities and reasons."
@@ -432,6 +438,7 @@ def speakers(self:Tagger,
     found = [(ITS_NAME, name), *zip(best.indices.tolist(), best.values.tolist())]
     return [(j, round(x/total, 4)) for j, x in found if x>0]
 
+# %% ../nbs/36c_tagger.ipynb #1535d7ef
 @patch
 def _reasons(self:Tagger, good, p, s, v)->list: # of (heats, speakers) of each image
     "Give reasons for the likely tags of some images."
@@ -566,6 +573,7 @@ def check_place(
         raise FsicError(f'{path}: is a folder with something else in it ({other[0]}); '
                         'name another one.')
 
+# %% ../nbs/36c_tagger.ipynb #7de57e85
 @patch
 def save(self:Tagger,
     path:str|Path, # the folder to write; an older tagger there is replaced
@@ -617,7 +625,8 @@ def _check_about(about, bad):
     said += about['words']
     try: clean = [clean_tag(t) for t in said]
     except FsicError as e: raise bad(str(e)) from e
-    if clean!=said or unite_tags(clean)!=about['tags']: raise bad('its tags are not those of its examples')
+    if clean!=said or unite_tags(clean)!=about['tags']:
+        raise bad('its tags are not those of its examples')
 
 @patch_to(Tagger, cls_method=True)
 def load(cls,
@@ -637,6 +646,7 @@ def load(cls,
     t.tags_ = about['tags']
     return t._solve(examples, about['words'], t.tags_)
 
+# %% ../nbs/36c_tagger.ipynb #aea3c782
 def _read_tensors(path, about, space, bad)->tuple: # examples, cosines of the tags
     "Read the numbers of a tagger, and check them."
     try: tensors = load_file(path/'examples.safetensors')
@@ -656,6 +666,14 @@ def _read_tensors(path, about, space, bad)->tuple: # examples, cosines of the ta
     examples = [Example(e['name'], e['key'], f, thumbs[a:b], frozenset(e['yes']),
                         frozenset(e['no'])) for e, f, a, b in rows]
     return examples, tensors['cos']
+
+# %% ../nbs/36c_tagger.ipynb #9aef06f3
+def _judge(y, p, yes)->dict: # from the truth, probabilities and tags of one tag, (n,) each
+    "Measure one tag."
+    scores = precision_recall_fscore_support(y, yes, average='binary', zero_division=np.nan)
+    ap = average_precision_score(y, p) if y.any() else np.nan
+    return dict(images=len(y), positives=int(y.sum()), AP=ap, precision=scores[0],
+                recall=scores[1], F1=scores[2])
 
 # %% ../nbs/36c_tagger.ipynb #13fa6212
 @patch
@@ -677,12 +695,7 @@ def evaluate(self:Tagger,
     yes, _ = self.decide(p, threshold, precision)
     y, no = said.table('yes', self.tags_), said.table('no', self.tags_)
     partly = (no|y).any(0)&no.any(0)             # a tag with a 0 somewhere: blanks are unknown
-    rows = {}
-    for i, tag in enumerate(self.tags_):
-        known = ~np.isnan(p[:, i])&((y|no)[:, i] if partly[i] else True)
-        a, b, c = y[known, i], p[known, i], yes[known, i]
-        scores = precision_recall_fscore_support(a, c, average='binary', zero_division=np.nan)
-        ap = average_precision_score(a, b) if a.any() else np.nan
-        rows[tag] = dict(images=int(known.sum()), positives=int(a.sum()), AP=ap,
-                         precision=scores[0], recall=scores[1], F1=scores[2])
+    known = ~np.isnan(p)&(y|no|~partly)
+    rows = {tag: _judge(y[k, i], p[k, i], yes[k, i])
+            for i, (tag, k) in enumerate(zip(self.tags_, known.T))}
     return pd.DataFrame.from_dict(rows, 'index')
