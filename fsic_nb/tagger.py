@@ -262,7 +262,7 @@ def _prepare_names(self:Tagger, tags, known):
     if not hasattr(self, 'q_') or not torch.equal(q, self.q_): self._known = {}
     self.q_ = q
 
-# %% ../nbs/36c_tagger.ipynb #d5c2f987
+# %% ../nbs/36c_tagger.ipynb #e2e4cf63
 _FEW = 3   # examples; a tag with fewer is named
 
 @patch
@@ -493,8 +493,11 @@ def save(self:Explanation,
 ):
     "Draw into a file."
     fig = self.draw()
-    with atomic(path) as tmp: fig.savefig(tmp, format='png', bbox_inches='tight', dpi=150)
-    plt.close(fig)
+    try:
+        with atomic(path) as tmp: fig.savefig(tmp, format='png', bbox_inches='tight', dpi=150)
+    except OSError as e:
+        raise FsicError(f'{path}: cannot be written ({e.strerror}); name another file.') from e
+    finally: plt.close(fig)
 
 # %% ../nbs/36c_tagger.ipynb #90a290d9
 @patch
@@ -676,5 +679,6 @@ def evaluate(self:Tagger,
         scores = precision_recall_fscore_support(a, c, average='binary', zero_division=np.nan)
         ap = average_precision_score(a, b) if a.any() else np.nan
         rows[tag] = dict(images=int(known.sum()), positives=int(a.sum()), AP=ap,
-                         precision=scores[0], recall=scores[1], F1=scores[2])
+                         precision=scores[0], recall=scores[1],
+                         F1=scores[2] if a.any() else np.nan)
     return pd.DataFrame.from_dict(rows, 'index')
