@@ -508,8 +508,11 @@ def save(self:Explanation,
 ):
     "Draw into a file."
     fig = self.draw()
-    with atomic(path) as tmp: fig.savefig(tmp, format='png', bbox_inches='tight', dpi=150)
-    plt.close(fig)
+    try:
+        with atomic(path) as tmp: fig.savefig(tmp, format='png', bbox_inches='tight', dpi=150)
+    except OSError as e:
+        raise FsicError(f'{path}: cannot be written ({e.strerror}); name another file.') from e
+    finally: plt.close(fig)
 
 # %% ../nbs/36c_tagger.ipynb #90a290d9
 @patch
@@ -673,7 +676,7 @@ def _judge(y, p, yes)->dict: # from the truth, probabilities and tags of one tag
     scores = precision_recall_fscore_support(y, yes, average='binary', zero_division=np.nan)
     ap = average_precision_score(y, p) if y.any() else np.nan
     return dict(images=len(y), positives=int(y.sum()), AP=ap, precision=scores[0],
-                recall=scores[1], F1=scores[2])
+                recall=scores[1], F1=scores[2] if y.any() else np.nan)
 
 # %% ../nbs/36c_tagger.ipynb #13fa6212
 @patch

@@ -229,7 +229,9 @@ def lock_table(
     check_out(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.with_name(f'.{out.name}.lock'))
+        path = out.with_name(f'.{out.name}.lock')
+        path.touch()                 # an error, where waiting for the lock would never end
+        lock = FileLock(path)
         try: lock.acquire(timeout=0)
         except Timeout:
             say(f'{out}: another command is writing it; waiting until it is done')

@@ -178,6 +178,33 @@ def test_evaluate(fitted, here):
     assert said['mean']['AP']>.9
 
 
+def test_what_a_shell_names(fitted, here):
+    (here/'photos'/'notes.txt').write_text('no photo')
+    named = sorted(map(str, Path('photos').iterdir()))
+    out, err, code = call('predict', fitted, *named, '--out', 'a.csv')
+    assert code==0 and 'left out, because their names do not end like those of images: photos/notes.txt' in out and len(tags_of('a.csv'))==24, err
+    out, err, code = call('predict', fitted, 'photos/*', '--out', 'b.csv')
+    assert code==0 and Path('a.csv').read_bytes()==Path('b.csv').read_bytes()
+    out, err, code = call('predict', fitted, 'photos/notes.txt', '--out', 'c.csv')
+    assert code==2 and 'notes.txt: cannot be read as an image' in err
+    (here/'list.csv').write_text('image,labels\nphotos/0_cat.jpg,cat\nphotos/none.jpg,cat\n')
+    out, err, code = call('fit', 'list.csv', '--out', 't')
+    assert code==2 and 'none.jpg is missing' in err and '--files' not in err and 'take such images out of the list' in err
+
+def test_a_word_is_added(fitted, here):
+    shutil.copytree(fitted, 'tagger')
+    out, err, code = call('fit', '--tags', 'zebra', '--out', 'tagger', '--json')
+    assert code==0 and json.loads(out)['tags']==dict(cat=4, coffee=4, rocket=4, zebra=0) and err.count('zebra (its name only)')==1, err
+    Path('tagger/tags.csv').write_text('mine')
+    out, err, code = call('fit', 'examples', '--out', 'tagger')
+    assert code==2 and 'something else in it (tags.csv)' in err and Path('tagger/tags.csv').read_text()=='mine'
+
+@pytest.mark.skipif(sys.platform!='linux', reason='a folder where nobody can write')
+def test_a_place_where_nothing_can_be_written(fitted, here):
+    for argv in (['predict', fitted, 'photos', '--out', '/proc/t.csv'], ['fit', 'examples', '--out', '/proc/t'], ['explain', fitted, 'photos/0_cat.jpg', '--tag', 'cat', '--out', '/proc/w.png']):
+        out, err, code = call(*argv)
+        assert code==2 and err.startswith('error: ') and err.count('\n')==1 and '/proc/' in err, err
+
 # --- cut and continued -------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('sign', [signal.SIGKILL, signal.SIGINT])
