@@ -508,7 +508,9 @@ def photos(args):
     some = [*found[True], *found[False]]
     root = target.parents[2]
     write_json(root/'data'/'results'/'tags_photos.json', [r for _, r in some])
-    draw_photos(some).savefig(root/'figures'/'tagged.png', dpi=100)
+    path = root/'figures'/'tagged.png'
+    draw_photos(some).savefig(path, dpi=100)
+    Image.open(path).convert('RGB').quantize(160).save(path, optimize=True)
     for _, r in some: say(r)
 
 
