@@ -660,7 +660,8 @@ def time_tagging(b:Bench):
              examples, {}),
             ('tags of one photo', lambda: t.predict(paths[0]), paths[:1], dict(limit_ms=60)),
             (f'tags of a folder of {n}', stream, paths, {})]:
-        sides = {'Tagger': ours, 'decoding and the network': functools.partial(pass_photos, bb, files)}
+        plain = functools.partial(pass_photos, bb, files)
+        sides = {'Tagger': ours, 'decoding and the network': plain}
         per = (1, 1) if ours is not stream else (n, n)
         row = record(b, stage, sides, round(1/BESIDE, 2), equal, per, most=BESIDE, **more)
         yield dict(row, photos=len(files))

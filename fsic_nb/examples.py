@@ -139,12 +139,7 @@ class Said:
         return np.array([[t in s for t in tags] for s in getattr(self, what)],
                         dtype=bool).reshape(len(self.yes), len(tags))
 
-def _say_both(tags:set, no:set, name):
-    "Raise if a tag is there and not there."
-    if both := sorted(tags&no):
-        raise FsicError(f'{name}: {both[0]!r} is said to be there and not to be there; '
-                        'keep one of the two.')
-
+# %% ../nbs/36b_examples.ipynb #10c578d3
 @patch
 def describe(self:Said)->list: # of lines
     "Say what was understood."

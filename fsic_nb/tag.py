@@ -192,6 +192,7 @@ def report_photos(
     short.path.unlink(missing_ok=True)
     say(f'{path}: shows {title[0].lower()+title[1:]}; open it in a browser')
 
+# %% ../nbs/39b_tag.ipynb #dd67ecbe
 def list_given(
     given:list, # folders, files and patterns, as they stand on the command line
 ): # `Photos`
@@ -206,6 +207,7 @@ def list_given(
         say(f'left out, because their names do not end like those of images: {some}')
     return fsic_nb.examples.list_photos(rest)
 
+# %% ../nbs/39b_tag.ipynb #30d044ab
 _PHOTOS = Param('a folder, image files, or patterns such as a/*.jpg', str, nargs='+')
 
 @command('fsic_tag predict tags photos --out tags.csv --report tags.html', 'fsic_tag predict')

@@ -543,6 +543,7 @@ def forget(self:Tagger,
     return self._solve(left, [w for w in self.words_ if w!=tag],
                        [t for t in self.tags_ if t!=tag])
 
+# %% ../nbs/36c_tagger.ipynb #658b18a2
 @patch
 def adapt(self:Tagger,
     images, # images without labels, some hundreds, as for `predict`
@@ -631,6 +632,7 @@ def _check_about(about, bad):
     if clean!=said or unite_tags(clean)!=about['tags']:
         raise bad('its tags are not those of its examples')
 
+# %% ../nbs/36c_tagger.ipynb #f3440a17
 @patch_to(Tagger, cls_method=True)
 def load(cls,
     path:str|Path, # a folder that `save` wrote

@@ -142,8 +142,8 @@ def test_an_answer_that_cannot_be_learnt_is_not_kept(monkeypatch):
 
 def test_as_many_answers_as_are_kept_can_be_taken_back():
     r = Review(Fake(), photos(**{f'{i:02}': i/30 for i in range(30)}))
-    for _ in range(module.UNDO+5): r.answer('unsure')
-    for _ in range(module.UNDO): r.undo()
+    for _ in range(module._UNDO+5): r.answer('unsure')
+    for _ in range(module._UNDO): r.undo()
     assert not r.can_undo and len(r.said)==5
     with pytest.raises(FsicError, match='no more than'): r.undo()
 
