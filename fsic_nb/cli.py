@@ -37,6 +37,7 @@ def without_empty(
 def command(
     example:str, # how the command may be called
     name:str='', # what it is called; default: as the function
+    **nargs, # of words without a name, as argparse counts them: '+' for several, '?' for none
 ): # a decorator
     "Make a function a command that reads `sys.argv` when it is called without arguments."
     def decorate(f):
@@ -45,7 +46,10 @@ def command(
             if args or kwargs: return friendly(f)(*args, **kwargs)
             parser = anno_parser(f, name or f.__name__)
             parser.epilog = f'Example: {example}'
-            for action in parser._actions: action.help = without_empty(action.help)
+            for action in parser._actions:
+                action.help = without_empty(action.help)
+                action.nargs = nargs.get(action.dest, action.nargs)
+                action.required = action.required and action.nargs!='?'
             known = {o for action in parser._actions for o in action.option_strings}
             options = vars(parser.parse_intermixed_args(spell_options(sys.argv[1:], known)))
             return friendly(f)(**{k: v for k, v in options.items() if k not in ('pdb', 'xtra')})

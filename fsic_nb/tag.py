@@ -11,7 +11,7 @@ __all__ = ['TAG_STEPS', 'json_lines', 'ExampleOptions', 'say_examples', 'fit_exa
 import contextlib, functools, json, math, os, re, sys
 from dataclasses import dataclass
 from pathlib import Path
-from fastcore.script import Param, store_true
+from fastcore.script import store_true
 import fsic_nb
 from .cli import command, parse_names, takes_options
 from .core import FsicError, check_out, nearest, say
@@ -84,13 +84,10 @@ def _check_folder(
     except FsicError as e: raise FsicError(f'--out {e}') from e
     check_out(out/'tagger')
 
-_EXAMPLES = Param('a folder for every tag with a few images in each, or a CSV', str, False,
-                  nargs='?')
-
-@command('fsic_tag fit examples --out tags', 'fsic_tag fit')
+@command('fsic_tag fit examples --out tags', 'fsic_tag fit', examples='?')
 @takes_options(of=ExampleOptions)
 def fit_command(
-    examples:_EXAMPLES=None, # what the tags are learnt from
+    examples:str, # a folder for every tag with a few images in each, or a CSV
     out:str='tags', # the folder of the tagger
     add:str='', # more examples, such as a report's corrections.csv, for the tagger in --out
     json:store_true=False, # one JSON object on stdout
@@ -208,13 +205,12 @@ def list_given(
     return fsic_nb.examples.list_photos(rest)
 
 # %% ../nbs/39b_tag.ipynb #30d044ab
-_PHOTOS = Param('a folder, image files, or patterns such as a/*.jpg', str, nargs='+')
-
-@command('fsic_tag predict tags photos --out tags.csv --report tags.html', 'fsic_tag predict')
+@command('fsic_tag predict tags photos --out tags.csv --report tags.html', 'fsic_tag predict',
+         photos='+')
 @takes_options(of=TagOptions)
 def predict_command(
     tagger:str, # the folder that fsic_tag fit wrote
-    photos:_PHOTOS, # what to tag
+    photos:str, # a folder, image files, or patterns such as a/*.jpg
     **kwargs, # fields of `TagOptions`
 ):
     "Tag photos; an unfinished table is continued."
@@ -288,11 +284,11 @@ def _with_steps(
 @_with_steps
 @command('fsic_tag examples photos --out tags.csv --report tags.html. In steps: '
          'fsic_tag fit, fsic_tag predict, fsic_tag explain and fsic_tag evaluate, '
-         'each with its own --help.')
+         'each with its own --help.', photos='+')
 @takes_options(of=TagOptions)
 def fsic_tag(
     examples:str, # a folder for every tag with a few images in each, or a CSV
-    photos:_PHOTOS, # what to tag
+    photos:str, # a folder, image files, or patterns such as a/*.jpg
     unlisted:str='', # what an example says of tags it does not list: no, unlikely or unknown
     tags:str='', # more tags, given by their word only, separated by commas
     pictures:str='', # the folder of the examples, where they do not lie beside their CSV

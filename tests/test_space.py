@@ -1,6 +1,8 @@
 "The packaged space for photographs is what its command makes of the photos."
+import os
 from argparse import Namespace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
@@ -8,6 +10,7 @@ from torch.nn.functional import cosine_similarity
 import tags
 
 
+@pytest.mark.skipif(not os.environ.get('FSIC_SLOW'), reason='takes three minutes: FSIC_SLOW=1 runs it')
 def test_the_packaged_space_is_made_again(photos, tmp_path, monkeypatch):
     """From the first photo on, bit for bit on the processor that made it.
 

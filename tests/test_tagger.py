@@ -123,10 +123,17 @@ def test_forget_is_fit_without(crops, rows, unlisted, gone):
     same(one, fit([crops[i] for i in kept], table([less[i] for i in kept], names), unlisted=unlisted), crops)
     same(one.partial_fit(crops, table(rows, TAGS)), fit(crops, table(rows, TAGS), unlisted=unlisted), crops)
 
+def test_forget_leaves_out_images_of_no_other_tag(crops):
+    one = fit(crops[:6], [['qzx'], ['qzx'], ['cat'], ['cat', 'qzx'], [], ['cat']]).forget('qzx')
+    assert len(one.examples_)==4                              # the one that never had a tag says so still
+    same(one, fit(crops[2:6], [['cat'], ['cat'], [], ['cat']]), crops)
+
 def test_order_in_lists_and_copies(crops, tmp_path):
     labels = [[p.stem[:-1], 'thing'] for p in crops]
     one = fit(crops, labels)
-    same(one, fit(crops[::-1], [l[::-1] for l in labels[::-1]]), crops)
+    two = fit(crops[::-1], [l[::-1] for l in labels[::-1]])
+    same(one, two, crops)
+    assert [e.key for e in one.examples_]==[e.key for e in two.examples_]    # else sums differ in their last bits, sometimes
     shutil.copy(crops[0], tmp_path/'copy.png')              # the same image under another name: one example
     two = fit([*crops, tmp_path/'copy.png'], [*labels, ['cat']])
     assert len(two.examples_)==12 and two.counts_['cat']==4
@@ -314,18 +321,18 @@ def test_names_of_every_kind_and_order(three, crops, tmp_path):
 def test_unreadable_in_the_middle(three, crops, tmp_path):
     t, _ = three
     for i in range(12): shutil.copy(crops[i], tmp_path/f'{i:02}.png')
-    (tmp_path/'03.png').write_text('no image')
+    (tmp_path/'02.png').write_text('no image')
     (tmp_path/'07.png').write_bytes(b'')
-    (tmp_path/'11.png').write_bytes((tmp_path/'11.png').read_bytes()[:2000])
-    with pytest.raises(FsicError, match='03.png'): t.predict_proba(tmp_path)
+    (tmp_path/'09.png').write_bytes((tmp_path/'09.png').read_bytes()[:2000])
+    with pytest.raises(FsicError, match='02.png'): t.predict_proba(tmp_path)
     for skip in (lambda: list(t.stream(tmp_path, skip=True)), lambda: list(clone_of(t, skip=True).stream(tmp_path))):
         found = skip()
         names, p, errors = [n for b in found for n in b.names], np.concatenate([b.p for b in found]), [e for b in found for e in b.errors]
-        assert names==[f'{i:02}.png' for i in range(12)] and [i for i, e in enumerate(errors) if e]==[3, 7, 11] and np.isnan(p[[3, 7, 11]]).all()
-        good = [i for i in range(12) if i not in (3, 7, 11)]
+        assert names==[f'{i:02}.png' for i in range(12)] and [i for i, e in enumerate(errors) if e]==[2, 7, 9] and np.isnan(p[[2, 7, 9]]).all()
+        good = [i for i in range(12) if i not in (2, 7, 9)]
         assert np.array_equal(p[good], probs(t, [crops[i] for i in good]))
     u = clone_of(t, skip=True)
-    assert u.predict(tmp_path).tags.iloc[3]==[] and list(u.predict(tmp_path, 'top1').tags.str.len())==[0 if i in (3, 7, 11) else 1 for i in range(12)]
+    assert u.predict(tmp_path).tags.iloc[2]==[] and list(u.predict(tmp_path, 'top1').tags.str.len())==[0 if i in (2, 7, 9) else 1 for i in range(12)]
 
 def clone_of(t, **params):
     "The same examples in a tagger of other parameters."
