@@ -63,6 +63,7 @@ def from_library(module):
 @pytest.fixture
 def own_process():
     "What a notebook changes in this process is put back: folder, path, `__main__`, matplotlib and its open figures."
+    plt.close('all')                                          # of other tests in this process
     folder, path, main = os.getcwd(), sys.path[:], sys.modules['__main__']
     yield
     os.chdir(folder)
