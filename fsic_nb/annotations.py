@@ -13,7 +13,8 @@ __all__ = ['COCO_NAMES', 'COCO_IDS', 'JSON_PLACES', 'holds_annotations', 'part_w
 import json, math, os, re
 from collections import Counter
 from pathlib import Path
-from .core import FsicError, nearest, read_json, read_text
+from .core import FsicError, nearest
+from .files import read_json, read_text
 from .data import ImageSet, how_many
 from .pictures import SUFFIXES
 from .voc import (ONLY_DIFFICULT, VOC_NAMES, check_difficult, parse_xml, read_objects,

@@ -30,12 +30,13 @@ from .backbones import build_network, load_backbone, pick_precision
 from .baselines import protonet
 from .cache import Cache
 from .confidence import KINDS_OF_TAG
-from .core import FsicError, check_out, read_json, rng, say, write_json
+from .core import FsicError, rng, say
+from .files import check_out, read_json, write_json
 from .data import ImageSet, LabelSplit
 from .episodes import Episodes
 from .evaluate import evaluate
 from .experiment import Experiment, prepare
-from .features import FeatureStore, extract
+from .features import FeatureStore, extract, sum_rows
 from .interact import CrossInteraction
 from .lcm import keep_literal, keep_share, lcm_scores, leave_one_out
 from .metrics import episode_metrics
@@ -355,11 +356,14 @@ def write_store(
         return np.lib.format.open_memmap(folder/name, 'w+', dtype, shape)
     whole = file('locals.npy', (n, L, channels), np.float16)
     means = file('means.npy', (n, channels), np.float32)
+    sums = file('sums.npy', (n, 2), np.uint32)
+    sums[:] = sum_rows(whole[:1], means[:1])              # of rows that stay zero
     only = np.arange(n) if only is None else np.unique(only)
     for i in range(0, len(only), 64):
         ids = only[i:i+64]
         whole[ids] = x = make_rows(ids, y[ids], L, channels)
-        means[ids] = x.astype(np.float32).mean(1)
+        means[ids] = mean = x.astype(np.float32).mean(1)
+        sums[ids] = sum_rows(x, mean)
     said = dict.fromkeys(('backbone', 'weights', 'images'), 'made-up')
     size = dict(count=n, grid=list(grid), channels=channels)
     write_json(folder/'meta.json', dict(key=folder.name, **size, **said, transform={},

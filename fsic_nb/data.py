@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, patch_to
 from jaxtyping import Bool, Int, Shaped
-from .core import FsicError, fingerprint, nearest, read_json, write_json
+from .core import FsicError, fingerprint, nearest
+from .files import read_json, write_json
 
 # %% ../nbs/01_data.ipynb #bb60ceab
 @dataclass(frozen=True, eq=False)

@@ -35,12 +35,13 @@ from torch.nn.utils import parameters_to_vector
 from timm.layers import convert_sync_batchnorm
 from fastcore.basics import patch
 from .backbones import Backbone, Transform, build_network, feature_map, freeze_network
-from .core import FsicError, draw_seed, progress, rng
+from .core import FsicError, draw_seed, fingerprint, hash_code, progress, rng
 from .episodes import Episode
+from .files import on_disk, settle
 from .model import PaperModel, mean_in_space
 from .pictures import open_rgb
 from .protocols import QUERIES, SHOTS
-from .runs import (begin_run, hash_code, load_model, log_scores, open_log, read_tensors,
+from .runs import (begin_run, load_model, lock_run, log_scores, open_log, read_tensors,
                           resume_run, save_milestone)
 from .support import Configuration, Features, Support, simpleshot, where_unknown
 from .train import Plan, Schedule, validator
@@ -443,7 +444,7 @@ def start_or_resume(
 )->tuple: # model, optimiser, scaler, state
     "Make the model on its device with its optimiser, at the beginning or where the run was cut."
     torch.manual_seed(draw_seed(seed, 'weights'))
-    model = cfg.build() if (run/'last').exists() else cfg.start()
+    model = cfg.build() if settle(run/'last').exists() else cfg.start()
     model.backbone.precision = precision
     if cfg.batch_norm=='batch' and peers.num_processes>1 and peers.device.type=='cuda':
         model.backbone.network = convert_sync_batchnorm(model.backbone.network)
@@ -457,6 +458,7 @@ def start_or_resume(
 # %% ../nbs/21b_finetune.ipynb #33164250
 def describe_tuning(
     plan:Plan,
+    words:Float[Tensor, "n W"], # word vectors of all labels
     seed:int,   # of weights, dropout and augmentation
     how:Tuning,
 )->dict: # what JSON can hold
@@ -464,7 +466,7 @@ def describe_tuning(
     chunks = dict(max_images=how.max_images) if plan.cfg.batch_norm=='batch' else {}
     code = hash_code(type(plan.cfg).__module__, type(plan.cfg.head).__module__, 'fsic_nb.finetune')
     return dict(config=plan.cfg.to_dict(), schedule=asdict(plan.schedule), seed=seed,
-                precision=how.precision, augment=how.augment,
+                precision=how.precision, augment=how.augment, words=fingerprint(words.numpy()),
                 episodes=[e.fingerprint() for e in plan.kinds], code=code, **chunks)
 
 # %% ../nbs/21b_finetune.ipynb #28a90b63
@@ -492,23 +494,14 @@ def check_finite(
         raise FsicError(f'{run}: the loss is not finite at step {step}; '
                         'use a smaller learning rate, or another precision.')
 
-# %% ../nbs/21b_finetune.ipynb #b5d528e1
-def finetune(
-    plan:Plan,    # its configuration is a `FineTunedConfig`
-    words:Float[Tensor, "n W"], # word vectors of all labels
-    run:str|Path, # the folder, the same for all processes; an unfinished run in it is continued
-    seed:int=0,   # of weights, dropout and augmentation
-    validate:Callable|None=None, # model -> scores, see `live_validator`; the best weights are kept
-    how:Tuning=Tuning(),
-)->FineTuned: # the best model (the last one without `validate`), in eval mode
-    "Train backbone and method end to end; resumable, the same for any number of processes."
-    run = Path(run)
-    peers = processes()
+# %% ../nbs/21b_finetune.ipynb #5f098296
+def _make_steps(plan:Plan, words, run:Path, seed:int, validate, how:Tuning, peers):
+    "Make the steps of a run that are still to be made, in each of the processes."
     main = peers.is_main_process
     schedule = plan.schedule
     mine = peers.process_index, peers.num_processes
     n = len(shard(0, schedule.batch, *mine))             # raises before anything is written
-    with peers.main_process_first(): begin_run(run, describe_tuning(plan, seed, how))
+    with peers.main_process_first(): begin_run(run, describe_tuning(plan, words, seed, how))
     model, opt, scaler, state = start_or_resume(plan.cfg, run, seed, how.precision, peers)
     first = state['step']
     loader = ImageLoader(plan.kinds[0].images, model.backbone.transform, how.augment, how.workers)
@@ -531,6 +524,21 @@ def finetune(
                 if scaler.is_enabled(): state['scale'] = scaler.get_scale()
                 save_milestone(run, model, opt, state, step, validate, log)
     peers.wait_for_everyone()
+
+# %% ../nbs/21b_finetune.ipynb #b5d528e1
+def finetune(
+    plan:Plan,    # its configuration is a `FineTunedConfig`
+    words:Float[Tensor, "n W"], # word vectors of all labels
+    run:str|Path, # the folder, the same for all processes; an unfinished run in it is continued
+    seed:int=0,   # of weights, dropout and augmentation
+    validate:Callable|None=None, # model -> scores, see `live_validator`; the best weights are kept
+    how:Tuning=Tuning(),
+)->FineTuned: # the best model (the last one without `validate`), in eval mode
+    "Train backbone and method end to end; resumable, the same for any number of processes."
+    run = Path(run)
+    peers = processes()
+    with lock_run(run) if peers.is_main_process else contextlib.nullcontext(), on_disk(run):
+        _make_steps(plan, words, run, seed, validate, how, peers)
     return load_model(run/'best')
 
 # %% ../nbs/21b_finetune.ipynb #3e4ba07a

@@ -11,8 +11,8 @@ from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from filelock import FileLock, Timeout
-from .core import FsicError, atomic, progress
+from .core import FsicError, progress
+from .files import atomic, lock, on_disk
 from .data import ImageSet, how_many
 from .pictures import file_bytes, open_rgb
 from .readers import MANIFEST_TEXT, read, read_manifest
@@ -90,15 +90,9 @@ def _reserve(out:Path):
     if out.is_dir(): raise FsicError(f'{out}: is a folder; name a file for the manifest.')
     if out.exists() and not _is_manifest(out):
         raise FsicError(f'{out}: exists and is no manifest; name another file.')
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(out.with_name(f'.{out.name}.lock'), timeout=0): yield
-    except Timeout as e:
-        raise FsicError(f'{out}: another run is writing this manifest; '
-                        'wait for it or name another file.') from e
-    except OSError as e:
-        raise FsicError(f'{out}: cannot be written ({e.strerror}); '
-                        'name a file in a folder of your own, on a disk with room.') from e
+    with (on_disk(out, 'name a file in a folder of your own, on a disk with room'),
+          lock(out, 'another run is writing this manifest; wait for it or name another file.',
+               wait=False)): yield
 
 # %% ../nbs/01f_prepare.ipynb #6e501ac7
 def _describe_image(images:ImageSet, i:int)->dict:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
 from jaxtyping import Int
-from .core import FsicError, fingerprint, read_json, rng
+from .core import FsicError, fingerprint, rng
+from .files import read_json
 from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES

@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from .annotations import read_any_voc, read_coco
-from .core import FsicError, nearest, read_json, read_text
+from .core import FsicError, nearest
+from .files import read_json, read_text
 from .data import ImageSet, check_files
 from .records import Listing, Record, inside, part_of, to_images
 from .tables import read_csv, read_folder

@@ -26,9 +26,9 @@ from .probes import (chance, cross_fit, linear_probe, look_up, ridge,
                             ridge_around_name, space_vector, whole_only, zero_shot)
 from .protocols import SHOTS, WORDS, Options
 from .refined import Encoder, RefinedConfig
-from .runs import hash_code, is_tuned, load_model, lock_run, steps_done
+from .runs import is_tuned, load_model, steps_done
 from .support import Configuration, Support, needs_no_example
-from .train import Plan, Schedule, train, validator
+from .train import Plan, Schedule, describe_training, train, validator
 
 # %% ../nbs/25_recipes.ipynb #eb55cfd5
 ONE_SHOT = [dict(shots=1)]
@@ -158,11 +158,7 @@ def run_folder(
     quick:bool=False, # a short training
 )->Path:
     "Return where the cache keeps the run of a plan."
-    code = hash_code(type(plan.cfg).__module__, 'fsic_nb.train')
-    words = exp.words.numpy() if hasattr(plan.cfg, 'word_dim') else None
-    key = fingerprint(plan.cfg.to_dict(), asdict(plan.schedule), seed, bool(quick),
-                      [e.fingerprint() for e in plan.kinds], exp.features.key, words, plan.basis,
-                      code)
+    key = fingerprint(describe_training(plan, exp, seed), bool(quick))
     return home()/'runs'/f'{method}-{key}'
 
 # %% ../nbs/25_recipes.ipynb #0561c78c
@@ -194,10 +190,9 @@ def fit(
     plan = plan or make_plan(method, exp, seed, quick, say)
     folder = Path(run or run_folder(method, plan, exp, seed, quick))
     steps = plan.schedule.steps
-    with contextlib.nullcontext() if run else lock_run(folder):
-        finished = steps_done(folder)==(steps, steps)
-        if finished and not run: model = load_model(folder/'best')
-        else: model = train(plan, exp, folder, seed, make_validation(exp, seed, 2 if quick else 10))
+    finished = steps_done(folder)==(steps, steps)
+    if finished and not run: model = load_model(folder/'best')
+    else: model = train(plan, exp, folder, seed, make_validation(exp, seed, 2 if quick else 10))
     seconds = f'{time.perf_counter()-start:.1f} s'
     say(f'training  {method}: {steps} steps, {"cached" if finished else seconds}')
     return model

@@ -14,7 +14,8 @@ import numpy as np
 from jinja2 import Environment
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
-from .core import FsicError, atomic, shipped
+from .core import FsicError, shipped
+from .files import atomic
 
 # %% ../nbs/38_report.ipynb #d2bb67ed
 @dataclass

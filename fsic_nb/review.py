@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from matplotlib.colors import to_rgb
 from PIL import Image
-from .core import FsicError, atomic, nearest, progress
+from .core import FsicError, nearest, progress
+from .files import atomic
 from .examples import Photos, list_photos
 from .show import HEAT
 from .tagger import Tagger

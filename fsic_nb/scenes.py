@@ -21,8 +21,10 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pycocotools import mask as coco
-from .core import FsicError, build_once, fingerprint, home, progress
-from .core import read_json, rng, write_json
+from .core import FsicError, fingerprint, home, progress
+from .files import build_once
+from .core import rng
+from .files import read_json, write_json
 from .data import PARTS, ImageSet, LabelSplit
 
 # %% ../nbs/02_scenes.ipynb #d9c54c7c
@@ -429,7 +431,7 @@ def _read_scenes(folder):
     def damaged(file, why):
         raise FsicError(f'{folder/file}: {why}; '
                         f'delete the folder {folder} and the scenes are composed again.')
-    try: made = read_json(folder/'scenes.json')
+    try: made = read_json(folder/'scenes.json', dict)
     except FsicError: damaged('scenes.json', 'missing or not valid JSON')
     try: cells = np.load(folder/'cells.npy', allow_pickle=False)
     except (OSError, ValueError, EOFError): damaged('cells.npy', 'missing or damaged')

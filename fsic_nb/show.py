@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
-from .core import FsicError, atomic, check_out, rng, say
+from .core import FsicError, rng, say
+from .files import atomic, check_out
 from .pictures import open_rgb
 from .protocols import METHOD_NAMES
 from .readers import read

@@ -15,16 +15,17 @@ import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from .backbones import Backbone, classifier, load_backbone
 from .confidence import KINDS_OF_TAG
-from .core import FsicError, atomic, rng, shipped
+from .core import FsicError, rng, shipped
 from .embed import copy_layer
 from .features import extract, list_images
+from .files import atomic, open_file
 from .named import Named, class_rates, name_points
 from .names import class_cosines, class_texts
 from .refined import Encoder
+from .runs import write_tensors
 from .support import Features
 from .words import load_words
 
@@ -107,7 +108,7 @@ def save(self:Space,
     half = {k: t.detach().cpu().half().contiguous() for k, t in _tensors(self).items()}
     if self.has_words:                         # the rarest classes need their 32 bits
         half['rates'] = self.rates.float().contiguous()
-    with atomic(path) as tmp: save_file(half, tmp, dict(space=json.dumps(about, sort_keys=True)))
+    with atomic(path) as tmp: write_tensors(tmp, half, dict(space=json.dumps(about, sort_keys=True)))
 
 # %% ../nbs/36_space.ipynb #5e526c81
 _LARGEST_SIDE = 4096   # pixels of a network's input
@@ -130,6 +131,7 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
     "Read a file of safetensors that `Space.save` wrote, or raise."
     def bad(why): return FsicError(f'{path}: not a space of this library ({why}); restore the '
                                    'file, or fit the tagger again.')
+    with open_file(path): pass                           # a regular file
     try:
         with safe_open(path, 'pt') as f:
             about = json.loads((f.metadata() or {}).get('space', '{}'))

@@ -16,7 +16,8 @@ import matplotlib
 import torch
 from .backbones import Backbone, build_network
 from .configs import Cell, read_cell, tuned_config
-from .core import FsicError, check_out, read_json, say, write_json
+from .core import FsicError, say
+from .files import check_out, read_json, write_json
 from .episodes import Episode, Episodes, TooFewImages
 from .evaluate import evaluate, records, report
 from .experiment import (Experiment, check_data, check_options, check_training,

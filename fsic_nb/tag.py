@@ -14,7 +14,8 @@ from pathlib import Path
 from fastcore.script import store_true
 import fsic_nb
 from .cli import command, parse_names, takes_options
-from .core import FsicError, check_out, nearest, say
+from .core import FsicError, nearest, say
+from .files import check_out
 
 # %% ../nbs/39b_tag.ipynb #a47dd524
 @contextlib.contextmanager

@@ -18,20 +18,20 @@ import torch
 from fastcore.basics import patch, patch_to
 from jaxtyping import Bool, Float
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from torch import Tensor
 from .confidence import Evidence, fit_confidence
-from .core import FsicError, atomic, progress, read_json, say, write_json
+from .core import FsicError, progress, say
 from .examples import Said, clean_tag, list_photos, read_examples, unite_tags
 from .features import share_threads
+from .files import atomic, check_seal, read_json, seal, settle, write_json
 from .named import blur
 from .names import class_prior, is_informed
 from .partial import UNLISTED, solve_weighted, weigh_examples, with_background
 from .pictures import file_bytes, open_rgb
+from .runs import read_tensors, write_tensors
 from .show import show_image, show_places
 from .space import load_space, make_space, photographs
 
@@ -595,15 +595,12 @@ def save(self:Tagger,
     thumbs = np.frombuffer(b''.join(e.thumb for e in self.examples_), dtype=np.uint8)
     tensors = dict(f=torch.stack(f)[:len(said)], thumbs=torch.from_numpy(thumbs.copy()),
                    cos=self.cos_.contiguous())
-    try:
-        with atomic(path) as tmp:
-            tmp.mkdir()
-            self.space_.save(tmp/'space.safetensors')
-            save_file(tensors, tmp/'examples.safetensors')
-            write_json(tmp/'tagger.json', about)
-    except (OSError, SafetensorError) as e:
-        raise FsicError(f'{path}: cannot be written ({getattr(e, "strerror", e)}); '
-                        'name another folder.') from e
+    with atomic(path) as tmp:
+        tmp.mkdir()
+        self.space_.save(tmp/'space.safetensors')
+        write_tensors(tmp/'examples.safetensors', tensors)
+        write_json(tmp/'tagger.json', about)
+        seal(tmp)
 
 # %% ../nbs/36c_tagger.ipynb #cea850d6
 def _check_about(about, bad):
@@ -638,24 +635,23 @@ def load(cls,
     path:str|Path, # a folder that `save` wrote
 )->Tagger:
     "Load a tagger from its folder."
-    path = Path(path).expanduser()
+    path = settle(Path(path).expanduser())
     def bad(why): return FsicError(f'{path}: not a tagger that is whole ({why}); fit it again.')
     if not (path/'tagger.json').is_file():
         raise FsicError(f'{path}: no tagger is there; make one with fsic_tag fit.')
-    about = read_json(path/'tagger.json')
+    about = read_json(path/'tagger.json', dict)
     _check_about(about, bad)
     t = cls(**about['params'])
     t.space_ = load_space(path/'space.safetensors')
     if t.backbone not in (None, t.space_.backbone): raise bad('its space is of another backbone')
-    examples, t.cos_ = _read_tensors(path, about, t.space_, bad)
+    examples, t.cos_ = _read_examples(path, about, t.space_, bad)
     t.tags_ = about['tags']
     return t._solve(examples, about['words'], t.tags_)
 
 # %% ../nbs/36c_tagger.ipynb #aea3c782
-def _read_tensors(path, about, space, bad)->tuple: # examples, cosines of the tags
+def _read_examples(path, about, space, bad)->tuple: # examples, cosines of the tags
     "Read the numbers of a tagger, and check them."
-    try: tensors = load_file(path/'examples.safetensors')
-    except (OSError, SafetensorError) as e: raise bad('examples.safetensors') from e
+    tensors = read_tensors(path/'examples.safetensors', 'fit it again')
     bb, said = space.network, about['examples']
     sizes = [e['thumb'] for e in said]
     want = dict(f=(len(said), bb.grid[0]*bb.grid[1], bb.channels), thumbs=(sum(sizes),),
@@ -664,7 +660,7 @@ def _read_tensors(path, about, space, bad)->tuple: # examples, cosines of the ta
     kinds = dict(f=torch.float16, thumbs=torch.uint8, cos=torch.float32)
     if {k: x.dtype for k, x in tensors.items()}!=kinds: raise bad('numbers of another kind')
     if tensors['cos'].abs().max()>1.01: raise bad('a cosine is not one')
-    if not all(x.isfinite().all() for x in tensors.values()): raise bad('a number is not finite')
+    check_seal(path, 'fit it again')
     ends = np.cumsum([0, *sizes])
     thumbs = tensors['thumbs'].numpy().tobytes()
     rows = zip(said, tensors['f'], ends, ends[1:])

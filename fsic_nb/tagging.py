@@ -7,14 +7,14 @@ __all__ = ['TagRow', 'TagForm', 'written_rows', 'Appender', 'lock_table', 'Expla
            'stream_tags', 'tag_photos']
 
 # %% ../nbs/37_tagging.ipynb #31019e17
-import base64, contextlib, csv, errno, heapq, io, json, os, re, time
+import base64, contextlib, csv, heapq, io, json, os, re, time
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from filelock import FileLock, Timeout
-from .core import FsicError, atomic, check_out, progress, say
+from .core import FsicError, progress, say
+from .files import atomic, check_out, lock, on_disk
 from .data import how_many
 from .examples import Photos, list_photos
 
@@ -182,14 +182,7 @@ def _check_again(form:TagForm, photos:Photos, out:Path, rows:dict): # number -> 
 # %% ../nbs/37_tagging.ipynb #0e632bfc
 _SYNC = 5   # seconds between two times that a table is forced onto the disk
 
-@contextlib.contextmanager
-def _on_disk(path:Path):
-    "Say in one sentence what the system says of a file that is written."
-    try: yield
-    except OSError as e:
-        why = 'the disk is full' if e.errno==errno.ENOSPC else e.strerror or e
-        raise FsicError(f'{path}: cannot be written ({why}); its rows are whole: mend this, '
-                        'and run the same command again.') from e
+_REMEDY = 'its rows are whole: mend this, and run the same command again'
 
 class Appender:
     "Append whole lines to a file, after those that are whole."
@@ -199,14 +192,14 @@ class Appender:
     ):
         self.path = path
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, 'O_BINARY', 0)
-        with _on_disk(path):
+        with on_disk(path, _REMEDY):
             self.file = os.open(path, flags, 0o666)
             if os.fstat(self.file).st_size>size: os.ftruncate(self.file, size)
         self.synced = time.monotonic()
 
     def __enter__(self): return self
     def __exit__(self, *_):
-        with _on_disk(self.path):
+        with on_disk(self.path, _REMEDY):
             try: os.fsync(self.file)
             finally: os.close(self.file)
 
@@ -214,33 +207,19 @@ class Appender:
         data:bytes, # whole lines
     ):
         "Append lines."
-        with _on_disk(self.path):
+        with on_disk(self.path, _REMEDY):
             while data: data = data[os.write(self.file, data):]
             if time.monotonic()-self.synced<_SYNC: return
             os.fsync(self.file)
             self.synced = time.monotonic()
 
 # %% ../nbs/37_tagging.ipynb #5fe96e2b
-@contextlib.contextmanager
 def lock_table(
     out:Path, # the table
-):
+): # a context manager
     "Let one command at a time write a table; another one says that it waits."
     check_out(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        path = out.with_name(f'.{out.name}.lock')
-        path.touch()                 # an error, where waiting for the lock would never end
-        lock = FileLock(path)
-        try: lock.acquire(timeout=0)
-        except Timeout:
-            say(f'{out}: another command is writing it; waiting until it is done')
-            lock.acquire()
-    except OSError as e:
-        raise FsicError(f'--out {out}: cannot be written ({e.strerror}); '
-                        'name another one.') from e
-    try: yield
-    finally: lock.release()
+    return lock(out, 'another command is writing it; waiting until it is done')
 
 # %% ../nbs/37_tagging.ipynb #c71e9e2e
 @dataclass
@@ -299,7 +278,7 @@ class Shortlist:
         each = batch.thumbs, batch.heats, batch.spoke
         lines = [_to_json(at+i, *(x[i] for x in each)) for i in wanted]
         # a line begins with its line end, so that nothing is appended to one that was cut
-        with _on_disk(self.path), self.path.open('a', encoding='utf-8') as f:
+        with on_disk(self.path, _REMEDY), self.path.open('a', encoding='utf-8') as f:
             f.writelines('\n'+line for line in lines)
 
 # %% ../nbs/37_tagging.ipynb #cfa86637

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np
-from .core import FsicError, nearest, read_text
+from .core import FsicError, nearest
+from .files import read_text
 from .data import ImageSet, LabelSplit, check_files
 
 # %% ../nbs/01a_voc.ipynb #7c0c91e1

@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
-from .core import FsicError, build_once, fingerprint, home, read_json
+from .core import FsicError, fingerprint, home
+from .files import build_once, open_file, read_array, read_json
 
 # %% ../nbs/03_words.ipynb #cc996151
 def to_keyed_vectors(
@@ -54,7 +55,7 @@ def _load_packaged():
 # %% ../nbs/03_words.ipynb #e6bbbd4c
 def _open(path):
     "Open a file for reading bytes, gzipped or not."
-    with open(path, 'rb') as f: zipped = f.read(2)==b'\x1f\x8b'
+    with open_file(path) as f: zipped = f.read(2)==b'\x1f\x8b'
     f = gzip.open(path, 'rb') if zipped else open(path, 'rb')
     if f.read(3)!=codecs.BOM_UTF8: f.seek(0)       # what Windows editors put before a text
     return f
@@ -195,8 +196,9 @@ def _load_file(path, limit=None, large=32_000_000):
         (tmp/'words.json').write_text(json.dumps(words), encoding='utf-8')
     with open(path, 'rb') as f: digest = hashlib.file_digest(f, 'sha256').hexdigest()
     d = build_once(home()/'words'/fingerprint(digest, limit), build)
-    vectors = np.load(d/'vectors.npy', mmap_mode='r', allow_pickle=False)
-    return to_keyed_vectors(read_json(d/'words.json'), vectors, path)
+    words = read_json(d/'words.json', list[str])
+    vectors = read_array(d/'vectors.npy', (len(words), None), np.float32, mapped=True)
+    return to_keyed_vectors(words, vectors, path)
 
 # %% ../nbs/03_words.ipynb #154abfac
 def _list_downloads(api, name):
@@ -258,7 +260,7 @@ class Sentences:
                                        show_progress_bar=False)
             with open(tmp, 'wb') as f: np.save(f, made.astype(np.float32))
         path = home()/'sentences'/f'{fingerprint(_MINILM, list(texts))}.npy'
-        return np.load(build_once(path, build), allow_pickle=False)
+        return read_array(build_once(path, build), (len(texts), 384), np.float32)
 
 # %% ../nbs/03_words.ipynb #1a3d2d0a
 @lru_cache(maxsize=4)

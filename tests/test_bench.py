@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from fsic_nb import bench
-from fsic_nb.core import FsicError, read_json
+from fsic_nb.core import FsicError
+from fsic_nb.files import read_json
 from fsic_nb.evaluate import evaluate
 from fsic_nb.features import FeatureStore
 from fsic_nb.interact import BLOCKS, CrossInteraction

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from fsic_nb.core import FsicError, read_json, write_json
+from fsic_nb.core import FsicError
+from fsic_nb.files import read_json, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.protocols import COCO_NAMES, Options
 from test_demo import cut_voc, fsic_demo, numbers

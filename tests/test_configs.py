@@ -11,7 +11,8 @@ from torch import nn
 from fsic_nb.backbones import build_network, feature_map
 from fsic_nb.configs import CELLS, Cell, cell_of, read_cell, to_cell, to_toml, tuned_config
 from fsic_nb.costs import count_labels, dry_run, footprint, head_parameters, memory, passes, say_cost
-from fsic_nb.core import FsicError, read_json, rng, write_json
+from fsic_nb.core import FsicError, rng
+from fsic_nb.files import read_json, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.protocols import Options
 from fsic_nb.recipes import RECIPES, head_config

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import fsic_nb
-from fsic_nb.core import FsicError, check_out, draw_seed, nearest, read_text, rng, say, shipped
+from fsic_nb.core import FsicError, draw_seed, nearest, rng, say, shipped
+from fsic_nb.files import check_out, read_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

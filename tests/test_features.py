@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 from fsic_nb import backbones as B, features as F
-from fsic_nb.core import FsicError, read_json, rng, write_json
+from fsic_nb.core import FsicError, rng
+from fsic_nb.files import read_json, write_json
 from fsic_nb.backbones import Transform, feature_map, fold_batch_norm, load_backbone, pick_precision, place_boxes
 from fsic_nb.features import FeatureStore, extract, list_images
 from fsic_nb.pictures import open_rgb, to_rgb
@@ -390,7 +391,7 @@ def test_interrupted_and_resumed(tiny, pictures, tmp_path):
     store = extract(pictures, again, bs=1, root=root)
     assert again.calls==7-done
     np.testing.assert_array_equal(store.locals, whole.locals); np.testing.assert_array_equal(store.means, whole.means)
-    assert visible(root)==[store.key] and visible(store.path)==['locals.npy', 'means.npy', 'meta.json']
+    assert visible(root)==[store.key] and visible(store.path)==['locals.npy', 'means.npy', 'meta.json', 'sums.npy']
 
 
 @pytest.mark.parametrize('harm', ['note', 'rows', 'note gone'])
@@ -501,17 +502,35 @@ def harm_pickle(d): np.save(d/'means.npy', np.array([{}], dtype=object), allow_p
 def test_a_damaged_store_says_so(harm, tiny, pictures, tmp_path):
     d = extract(pictures, tiny, root=tmp_path/'f').path
     harm(d)
-    with pytest.raises(FsicError) as e: extract(pictures, tiny, root=tmp_path/'f')
+    with pytest.raises(FsicError) as e: extract(pictures, tiny, root=tmp_path/'f').verify()
     assert str(d) in str(e.value) and '\n' not in str(e.value) and 'delete' in str(e.value) or 'no such file' in str(e.value)
     shutil.rmtree(d)
     assert len(extract(pictures, tiny, root=tmp_path/'f'))==7   # the remedy works
 
 
-def test_verify_reads_every_row(tiny, pictures, tmp_path):
+def test_a_row_is_checked_when_it_is_first_read(tiny, pictures, tmp_path):
     many = pictures*10
     store = extract(many, tiny, root=tmp_path/'f')
-    a = np.load(store.path/'locals.npy'); a[33] = 0; np.save(store.path/'locals.npy', a)   # not in the sample
-    with pytest.raises(FsicError, match='rows disagree'): FeatureStore(store.path).verify()
+    whole = store[:]
+    for file, take in (('locals', lambda s, i: s[i]), ('means', lambda s, i: s.mean_of(i))):
+        a = np.load(store.path/f'{file}.npy'); kept = a[33].copy(); a.ravel().view(np.uint8)[a[:33].nbytes+3] ^= 1
+        np.save(store.path/f'{file}.npy', a)               # one bit of one number
+        bad = FeatureStore(store.path)                     # opening reads nothing
+        take(bad, np.r_[:33, 34:70])
+        for _ in range(2):
+            with pytest.raises(FsicError, match=f'{file}.npy: damaged .row 33 is not what was written.*delete the folder'): take(bad, [[1, 33]])
+        with pytest.raises(FsicError, match='row 33'): FeatureStore(store.path).verify()
+        a[33] = kept; np.save(store.path/f'{file}.npy', a)
+    assert torch.equal(FeatureStore(store.path)[:], whole)
+
+
+def test_another_code_is_another_store(tiny, pictures, tmp_path, monkeypatch):
+    "A slip that was run once and undone leaves nothing: features of other code have another name."
+    right = extract(pictures, tiny, root=tmp_path/'f')
+    with monkeypatch.context() as m:
+        m.setattr(F, 'hash_code', lambda *modules, imports: 'a slip')
+        assert extract(pictures, tiny, root=tmp_path/'f').key!=right.key
+    assert extract(pictures, tiny, root=tmp_path/'f').key==right.key
 
 
 def test_one_image_of_any_kind(tiny, pictures, tmp_path):

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from fsic_nb.baselines import LasoConfig, RelationConfig
 from fsic_nb.protocols import AS_COCO
-from fsic_nb.core import FsicError, read_json, rng
+from fsic_nb.core import FsicError, rng
+from fsic_nb.files import read_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.support import Features, Support
 from fsic_nb.episodes import Episodes
@@ -540,10 +541,10 @@ def test_the_command_says_what_is_wrong():
 def test_another_code_is_another_run(one, base, monkeypatch):
     "A run continues only with the code that began it; the size of the chunks is no part of what a run is."
     from fsic_nb import finetune as module
-    eps, _ = toy(base/'toy')
+    eps, words = toy(base/'toy')
     plan = Plan(TINY, [eps], STEPS)
-    assert describe_tuning(plan, 0, Tuning(5))==describe_tuning(plan, 0, Tuning(9))!=describe_tuning(plan, 1, Tuning(5))
-    assert read_json(one/'run.json')==json.loads(json.dumps(describe_tuning(plan, 0, Tuning(5, augment=True))))
+    assert describe_tuning(plan, words, 0, Tuning(5))==describe_tuning(plan, words, 0, Tuning(9))!=describe_tuning(plan, words, 1, Tuning(5))
+    assert read_json(one/'run.json')==json.loads(json.dumps(describe_tuning(plan, words, 0, Tuning(5, augment=True))))
     monkeypatch.setattr(module, 'hash_code', lambda *modules: '0'*16)
     with pytest.raises(FsicError, match='begun by other code of this library'): toy_run(base/'toy', one)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from fsic_nb import cli
-from fsic_nb.core import read_json, rng, write_json
+from fsic_nb.core import rng
+from fsic_nb.files import read_json, write_json
 from fsic_nb.protocols import READING, Options
 
 SMALL = dict(backbone='lite0', size=64)

@@ -232,7 +232,7 @@ def test_nothing_of_the_users_is_overwritten(tree, tmp_path):
 def test_a_full_disk_is_a_sentence(tree, tmp_path):
     import errno
     with replaced('fsic_nb.prepare._line', side_effect=OSError(errno.ENOSPC, 'No space left on device')):
-        with pytest.raises(FsicError, match='m.jsonl: cannot be written .No space left'): prepare_tree(image_set(tree[:3]), tmp_path/'m.jsonl')
+        with pytest.raises(FsicError, match='m.jsonl: cannot be written .the disk is full'): prepare_tree(image_set(tree[:3]), tmp_path/'m.jsonl')
     assert len(prepare_tree(image_set(tree[:3]), tmp_path/'m.jsonl'))==3
 
 def test_one_run_at_a_time(tree, tmp_path):

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from fsic_nb.core import FsicError, fingerprint, read_json, write_json
+from fsic_nb.core import FsicError, fingerprint
+from fsic_nb.files import read_json, write_json
 from fsic_nb.data import ImageSet, LabelSplit, PARTS, PROTOCOLS, filter_counts, select
 from fsic_nb.voc import VOC_NAMES, VOC_SPLIT
 from fsic_nb.episodes import Episodes, collate

@@ -7,14 +7,15 @@ import numpy as np, pytest, torch
 from safetensors.torch import load_file
 
 import fsic_nb
-from fsic_nb import recipes, runs
+from fsic_nb import runs
 from fsic_nb.baselines import RelationConfig
-from fsic_nb.core import FsicError, read_json, write_json
+from fsic_nb.core import FsicError, hash_code
+from fsic_nb.files import read_json, write_json
 from fsic_nb.finetune import FineTunedConfig
 from fsic_nb.model import PaperConfig
 from fsic_nb.recipes import fit, make_plan, run_folder
 from fsic_nb.refined import RefinedConfig
-from fsic_nb.runs import begin_run, hash_code, load_model, save_model
+from fsic_nb.runs import begin_run, load_model, save_model
 from fsic_nb.train import Plan, Schedule, train
 
 root = Path(__file__).resolve().parents[1]
@@ -87,7 +88,7 @@ def test_a_cached_run_of_the_version_before_is_trained_again(exp, tmp_path, monk
     plan = small_plan(exp)
     here = run_folder('wagp', plan, exp)
     with monkeypatch.context() as m:
-        m.setattr(recipes, 'hash_code', lambda *modules: 'the code of before')
+        m.setattr(sys.modules['fsic_nb.train'], 'hash_code', lambda *modules: 'the code of before')
         before = run_folder('wagp', plan, exp)
     assert before!=here and before.parent==here.parent
     train(plan, exp, before)
@@ -136,7 +137,7 @@ def test_a_changed_source_has_another_key(module, a, b, paper, refined, library,
     "The same configuration under another code is another run in the cache; comments and docstrings do not count."
     plans = [small_plan(exp), small_plan(exp, RefinedConfig(6, 5, dim=8))]
     def keys(folder):
-        monkeypatch.setattr(recipes, 'hash_code', lambda *modules: hash_code(*modules, folder=folder))
+        monkeypatch.setattr(sys.modules['fsic_nb.train'], 'hash_code', lambda *modules: hash_code(*modules, folder=folder))
         return [run_folder('x', p, exp) for p in plans]
     same = keys(library('same'))
     changed = keys(library('changed', module, a, b))

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 from fsic_nb.cache import Cache
-from fsic_nb.core import keep_freed_memory, read_json, rng, say, write_json
+from fsic_nb.core import keep_freed_memory, rng, say
+from fsic_nb.files import read_json, write_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import collate
 from fsic_nb.experiment import Experiment, choose_backbone, prepare, widest_episodes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from fsic_nb.configs import CELLS
-from fsic_nb.core import read_json, write_json
+from fsic_nb.files import read_json, write_json
 from fsic_nb.costs import dry_run, time_network
 
 out = Path(__file__).resolve().parents[1]/'data'/'results'/'cost.json'

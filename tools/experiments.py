@@ -29,7 +29,8 @@ import torch
 import torch.nn.functional as F
 from fsic_nb import baselines, probes
 from fsic_nb.cache import Cache
-from fsic_nb.core import draw_seed, fingerprint, home, keep_freed_memory, read_json, say, write_json
+from fsic_nb.core import draw_seed, fingerprint, hash_code, home, keep_freed_memory, say
+from fsic_nb.files import read_json, write_json
 from fsic_nb.data import LabelSplit
 from fsic_nb.embed import copy_layer, score
 from fsic_nb.evaluate import evaluate, records, words_only
@@ -42,7 +43,6 @@ from fsic_nb.protocols import METHOD_NAMES, QUERIES, SHOTS, Options
 from fsic_nb.prototypes import WAGP
 from fsic_nb.recipes import build_methods, by_shots, fit, make_plan
 from fsic_nb.refine import keep_helpful
-from fsic_nb.runs import hash_code
 from fsic_nb.show import save_figure, show_places, style
 from fsic_nb.support import can_score, Features, load_episodes, mean_prototypes, simpleshot, Support
 from fsic_nb.train import Schedule, train_step

@@ -22,7 +22,8 @@ import skimage
 import torch
 import torch.nn.functional as F
 from fsic_nb.backbones import classifier, load_backbone
-from fsic_nb.core import keep_freed_memory, rng, say, write_json
+from fsic_nb.core import keep_freed_memory, rng, say
+from fsic_nb.files import write_json
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate

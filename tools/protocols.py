@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from fsic_nb.core import FsicError, write_json
+from fsic_nb.core import FsicError
+from fsic_nb.files import write_json
 from fsic_nb.data import PARTS, PROTOCOLS, filter_counts
 from fsic_nb.episodes import Episodes
 from fsic_nb.protocols import SPLITS, read_labels

@@ -25,7 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from beds import SIZES, largest_boxes, size_bin
 from fsic_nb.confidence import KINDS_OF_TAG, Evidence, fit_confidence
-from fsic_nb.core import read_json, rng, say, write_json
+from fsic_nb.core import rng, say
+from fsic_nb.files import read_json, write_json
 from fsic_nb.experiment import Experiment, prepare, read_images
 from fsic_nb.names import class_prior
 from fsic_nb.partial import solve_weighted, weigh_examples, with_background

@@ -16,7 +16,8 @@ os.environ.setdefault('FSIC_PROGRESS', '0')
 import numpy as np
 import torch
 from fsic_nb.backbones import build_network, load_backbone
-from fsic_nb.core import draw_seed, read_json, say, write_json
+from fsic_nb.core import draw_seed, say
+from fsic_nb.files import read_json, write_json
 from fsic_nb.evaluate import evaluate, records
 from fsic_nb.experiment import Experiment, read_images
 from fsic_nb.features import extract
