@@ -38,14 +38,14 @@ def small(tmp_path_factory):
     return bench.make_data(bench.Bench(tmp_path_factory.mktemp('small'), repeats=1, quick=True), 600, 16, 2, 24)
 
 
-class Watched:
+class Watched(Episodes):
     "Episodes that note how much memory is in use each time that a thousand are drawn."
     def __init__(self, episodes):
-        self.episodes, self.seen = episodes, {}
-    def __getattr__(self, name): return getattr(self.episodes, name)
+        self.__dict__.update(vars(episodes))
+        self.seen = {}
     def __getitem__(self, e):
         if e%1000==0: self.seen[e] = memory()
-        return self.episodes[e]
+        return super().__getitem__(e)
 
 
 @slow
