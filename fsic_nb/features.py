@@ -11,6 +11,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from threading import Barrier, Lock
 from typing import Annotated, TypedDict
 import msgspec, torch
 import numpy as np
@@ -159,18 +160,30 @@ def hash_images(
     with ThreadPoolExecutor(4) as pool: return list(pool.map(sha256, images))
 
 # %% ../nbs/04b_features.ipynb #092e77c7
+_starting = Lock()   # of workers: one pool at a time changes the number that new threads take
+
 @contextlib.contextmanager
 def share_threads(
     device, # where the network computes
-):
-    "Yield the number of workers; meanwhile torch's threads are shared out among them."
-    threads = torch.get_num_threads()
+    most:int=8, # workers
+): # yields a pool of threads, and how many they are
+    "Open a pool of workers among which torch's threads are shared out."
     on_cpu = torch.device(device).type=='cpu'
-    workers = min(threads, 8) if on_cpu else 4
-    if on_cpu: torch.set_num_threads(max(1, threads//workers))
-    try: yield workers
-    finally: torch.set_num_threads(threads)
+    with _starting:
+        threads = torch.get_num_threads()
+        k = min(threads if on_cpu else 4, most)
+        here = Barrier(k+1, timeout=60)
+        def begin():
+            torch.get_num_threads()              # the first call takes the number that was set last
+            if on_cpu: torch.set_num_threads(max(1, threads//k))
+            here.wait()
+        pool = ThreadPoolExecutor(k)
+        for _ in range(k): pool.submit(begin)    # one for each, since each waits for all
+        here.wait()
+        torch.set_num_threads(threads)
+    with pool: yield pool, k
 
+# %% ../nbs/04b_features.ipynb #82667c3e
 def _batches(bb, todo, start, bs, precision):
     "Yield (first id, fp16 local features (n, L, C), means (n, C)) of `todo`: (path, hash) pairs."
     def work(i):
@@ -182,7 +195,7 @@ def _batches(bb, todo, start, bs, precision):
             raise FsicError(f'{some[0][0]} or one of the next {len(some)-1}: values that fp16 '
                             f'cannot hold; use another backbone than {bb.name!r}.')
         return i, half.numpy(), f.mean(1).numpy()
-    with share_threads(bb.device) as k, ThreadPoolExecutor(k) as pool:
+    with share_threads(bb.device) as (pool, k):
         ahead = deque()
         try:
             for i in range(start, len(todo), bs):

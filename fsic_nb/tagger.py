@@ -8,7 +8,6 @@ __all__ = ['ITS_NAME', 'Reading', 'make_thumb', 'in_order', 'Example', 'Tagger',
 # %% ../nbs/36c_tagger.ipynb #59758023
 import hashlib, io
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -92,10 +91,8 @@ def in_order(
 ): # yields what `work` returns, in order
     "Work on batches on several threads, a few ahead of what is asked for."
     batches = (items[i:i+_BATCH] for i in range(0, len(items), _BATCH))
-    if quick and len(items)<=_BATCH:
-        yield from map(work, batches)
-        return
-    with share_threads(device) as k, ThreadPoolExecutor(k) as pool:
+    alone = quick and len(items)<=_BATCH
+    with share_threads(device, 1 if alone else 8) as (pool, k):
         ahead = deque()
         try:
             for some in batches:

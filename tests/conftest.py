@@ -66,6 +66,13 @@ def bare(wheel, tmp_path_factory)->Path:
 
 
 @pytest.fixture(scope='session')
+def shared_home(tmp_path_factory)->Path:
+    "A cache folder of this session, empty at first, for all workers: scenes, features and runs are made by whoever needs them first."
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'home'
+
+
+@pytest.fixture(scope='session')
 def photos()->Path:
     "The folder with real photos (VOC and COCO trees), outside the repository."
     folder = Path(os.environ.get('FSIC_SHARED', root.parent/'shared'/'mlfsic'))

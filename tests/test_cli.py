@@ -14,10 +14,10 @@ BIN = Path(sys.executable).parent
 silent = lambda line: None
 
 @pytest.fixture(scope='module')
-def cache(tmp_path_factory):
-    "A cache folder for this module: quick scenes are built and looked at once."
-    old,os.environ['FSIC_HOME'] = os.environ.get('FSIC_HOME'),str(tmp_path_factory.mktemp('home'))
-    yield Path(os.environ['FSIC_HOME'])
+def cache(shared_home):
+    "The session's cache folder: quick scenes are built and looked at once."
+    old,os.environ['FSIC_HOME'] = os.environ.get('FSIC_HOME'),str(shared_home)
+    yield shared_home
     os.environ.pop('FSIC_HOME') if old is None else os.environ.update(FSIC_HOME=old)
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,5 @@
-"`fsic_demo` as a user runs it: a process of its own, an empty cache, and what it leaves behind."
-import json, os, subprocess, sys
+"`fsic_demo` as a user runs it: a process of its own, and what it leaves behind. (On photographs: tests/test_readme.py.)"
+import json, os, re, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -13,13 +13,13 @@ def fsic_demo(*args, home, command=COMMAND, **kw):
 
 def numbers(path): return [{k: v for k,v in r.items() if k!='seconds'} for r in json.loads(path.read_text())]
 
-from fsic_nb.studies import DEMO, DEMO_PHOTOS
+from fsic_nb.studies import DEMO
 
 @pytest.fixture(scope='module')
-def quick(tmp_path_factory):
-    "One quick demo from an empty cache."
+def quick(tmp_path_factory, shared_home):
+    "One quick demo."
     d = tmp_path_factory.mktemp('demo')
-    p = fsic_demo('--quick', '--out', d/'out', home=d/'home')
+    p = fsic_demo('--quick', '--out', d/'out', home=shared_home)
     assert p.returncode==0, p.stderr
     return d,p
 
@@ -37,19 +37,14 @@ def test_quick_demo(quick):
     for f in ('episode.png', 'lcm.png', 'results.png'):
         assert (d/'out'/f).read_bytes()[:4]==b'\x89PNG' and (d/'out'/f).stat().st_size<=150_000
 
-def test_same_seed_same_numbers_from_the_cache(quick):
-    d,_ = quick
-    p = fsic_demo('--quick', '--out', d/'again', home=d/'home')
-    assert p.returncode==0, p.stderr
-    assert 'cached' in p.stdout
-    assert numbers(d/'again'/'results.json')==numbers(d/'out'/'results.json')
-
-def test_evaluate_scores_the_same_episodes_with_the_same_runs(quick):
+def test_the_same_seed_gives_the_same_numbers_from_the_cache(quick, shared_home):
+    "By the other command: the same episodes, features and runs."
     d,_ = quick
     names = ','.join(m for m in (*DEMO, 'oracle') if m!='refined')
-    p = fsic_demo('--quick', '--method', names, '--baseline', 'refined', '--out', d/'other.json', home=d/'home', command=COMMAND.with_name('fsic_evaluate'))
+    p = fsic_demo('--quick', '--method', names, '--baseline', 'refined', '--out', d/'other.json', home=shared_home, command=COMMAND.with_name('fsic_evaluate'))
     assert p.returncode==0, p.stderr
     assert p.stdout.count('steps, cached')==5                             # wagp, paper, paper-best twice, refined
+    assert re.search(r'^features .*\(cached\)$', p.stdout, re.M), p.stdout
     def by_name(path): return sorted(numbers(path), key=lambda r: (r['shots'], r['method']))
     assert by_name(d/'other.json')==by_name(d/'out'/'results.json')
 
@@ -78,16 +73,3 @@ def cut_voc(photos:Path, root:Path, most:int):
             for sub,ext in (('JPEGImages', 'jpg'), ('Annotations', 'xml')):
                 if (f:=old/sub/f'{s}.{ext}').exists(): (new/sub/f.name).symlink_to(f.resolve())
     return root
-
-def test_quick_demo_on_real_photos(photos, tmp_path):
-    root = cut_voc(photos, tmp_path/'voc', 40)
-    p = fsic_demo('--data', 'voc', '--root', root, '--backbone', 'lite0', '--quick', '--out', tmp_path/'out', home=tmp_path/'home')
-    assert p.returncode==0, p.stderr
-    rows = json.loads((tmp_path/'out'/'results.json').read_text())
-    by = {(r['method'], r['shots']): r['map'] for r in rows}
-    assert by['simpleshot', 1]>45 and by['simpleshot', 5]>55
-    assert {r['method'] for r in rows}==set(DEMO_PHOTOS)                  # photographs have no masks for the oracle
-    assert all(by['named', k]>by['ridge-name', k]>by['simpleshot', k] for k in (1, 5))   # the rival stands in the table
-    assert all(by['named', k]>by['name-places', k] for k in (1, 5)) and {r['baseline'] for r in rows}=={'named'}
-    assert by['name', 1]>by['chance', 1]+20
-    assert 'left out of validation' in p.stdout and rows[0]['split'].startswith('voc')

@@ -118,7 +118,7 @@ def test_a_link_out_of_the_site_is_named():
 def test_a_broken_link_stops_the_whole_build(tmp_path):
     "With the whole tool, on a copy of the repository without most of its notebooks."
     for name in ('tools', 'fsic_nb', 'figures', 'data'): shutil.copytree(root/name, tmp_path/name, ignore=lambda d, names: [n for n in names if Path(d, n).is_dir() and n!='splits'])
-    for name in ('mkdocs.yml', 'CONTRIBUTING.md', 'CHANGELOG.md', 'settings.ini'): shutil.copy(root/name, tmp_path)
+    for name in ('mkdocs.yml', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'settings.ini'): shutil.copy(root/name, tmp_path)
     for p in (tmp_path/'fsic_nb').glob('*.py'): p.unlink() if p.stem!='core' else None
     (tmp_path/'nbs').mkdir()
     core = (root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8')

@@ -1,9 +1,12 @@
-"""The exported library, judged by the notebooks' own tests; and the habits every module keeps.
+"""Every notebook is run, once, on the exported library; and the habits every module keeps.
 
-`nbdev_test` runs the notebooks' cells, never the library made from them: a module that is stale, or broken by its
-export, goes unnoticed. Here every `#| export` cell is replaced by an import of the names it defines.
+Every `#| export` cell is replaced by an import of the names it defines, so the library itself is judged, with its
+annotations checked, and a module that is stale or broken by its export is found. That the cells as they stand would do
+the same needs no second run (`nbdev_test`): their text is the module's (`tools/notebooks.py check`), and before each
+cell every name that exported functions use must be in the notebook the very object that it is in the module, or is
+taken out of the module where the notebook does not have it yet.
 """
-import ast, importlib, inspect, json, os, re, sys
+import ast, builtins, contextlib, importlib, inspect, json, os, re, symtable, sys
 from pathlib import Path
 
 import matplotlib, matplotlib.pyplot as plt
@@ -60,6 +63,35 @@ def from_library(module):
     return source
 
 
+def used(table):
+    "The global names that the functions of a piece of code use when they are called."
+    if table.get_type()=='function': yield from (o.get_name() for o in table.get_symbols() if o.is_global() and o.is_referenced())
+    for inner in table.get_children(): yield from used(inner)
+
+
+def as_in_the_notebook(module):
+    "For `notebooks.execute`: exported functions find what they would find as functions of the notebook."
+    needed = set()
+    lib = vars(importlib.import_module(f'fsic_nb.{module}')) if module else {}
+    @contextlib.contextmanager
+    def around(cell, names):
+        if exports & cell.directives_.keys():
+            needed.update(used(symtable.symtable(cell.source, 'cell', 'exec')))
+            yield
+            return
+        known = {**vars(builtins), **names}
+        late = {n: lib.pop(n) for n in needed if n in lib and n not in known}   # a NameError in the notebook, so one here
+        try:
+            other = [n for n in needed if n in known and known[n] is not lib.get(n, getattr(builtins, n, known[n]))]
+            if other: raise Shadowed(f'{", ".join(sorted(other))}: exported functions use it, and the notebook has given the name to something else')
+            yield
+        finally: lib.update(late)
+    return around
+
+
+class Shadowed(Exception): pass
+
+
 @pytest.fixture
 def own_process():
     "What a notebook changes in this process is put back: folder, path, `__main__`, matplotlib and its open figures."
@@ -91,9 +123,9 @@ def test_there_are_notebooks(): assert exporting
 @pytest.mark.parametrize('path', notebooks.notebooks(), ids=lambda p: p.stem)
 def test_notebook_on_the_library(path, own_process):
     "Its tests hold with the exported library, and its saved outputs are fresh."
-    failed = ''
-    try: fresh = notebooks.execute(path, timeout=None, source=from_library(exporting.get(path)))   # pytest has its own clock
-    except notebooks.CellError as e: failed = f'{e}\n(its #| export cells were imported from fsic_nb)'
+    failed, module = '', exporting.get(path)
+    try: fresh = notebooks.execute(path, timeout=None, source=from_library(module), around=as_in_the_notebook(module))   # pytest has its own clock
+    except (notebooks.CellError, Shadowed) as e: failed = f'{e}\n(its #| export cells were imported from fsic_nb)'
     failed = failed or next(stale(notebooks.directives(read_nb(path)), fresh), '')
     if failed: pytest.fail(failed, pytrace=False)
 
@@ -115,6 +147,21 @@ def test_a_stale_export_is_caught(tmp_path, own_process):
     (tmp_path/'00_core.ipynb').write_text(text.replace('def home()', 'def new_home()'), encoding='utf-8')
     with pytest.raises(notebooks.CellError, match='new_home'):
         notebooks.execute(tmp_path/'00_core.ipynb', timeout=None, source=from_library('core'))
+
+
+@pytest.mark.parametrize('cells, said', [
+    (['#| export\nimport os\ndef home(): return os', 'home()'], ''),
+    (['#| export\nimport os\ndef home(): return os', 'os = 1', 'home()'], 'os: exported functions use it'),
+    (['#| export\ndef say(): print()', 'print = 1', 'say'], 'print: exported functions use it'),
+    (['#| export\ndef write_json(): atomic()', 'write_json("x.json", 1)', '#| export\ndef atomic(): pass'], "name 'atomic' is not defined"),
+    (['#| export\ndef write_json(): atomic()', '1', '#| export\ndef atomic(): pass', 'write_json("x.json", 1)'], '')])
+def test_what_a_run_of_the_cells_as_they_stand_would_find_is_found(cells, said, tmp_path, own_process):
+    "Names that the notebook gives to something else, and functions that are called before what they call is there."
+    nb = json.loads((root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8'))
+    code = [dict(cell_type='code', id=f'c{i}', metadata={}, source=c, outputs=[], execution_count=None) for i, c in enumerate(cells)]
+    (tmp_path/'one.ipynb').write_text(json.dumps(dict(nb, cells=code)), encoding='utf-8')
+    with pytest.raises((notebooks.CellError, Shadowed), match=said) if said else contextlib.nullcontext():
+        notebooks.execute(tmp_path/'one.ipynb', timeout=None, source=from_library('core'), around=as_in_the_notebook('core'))
 
 
 # --- habits of every module ----------------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 Commands run as they stand but for what the tables below replace; Python blocks follow in one process, as one program.
 """
-import re, shlex, shutil
+import json, re, shlex, shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from conftest import call
+from fsic_nb.studies import DEMO_PHOTOS
 from test_demo import cut_voc
 from test_package import metadata_of
 
@@ -65,13 +66,30 @@ def unknown(page:str)->list:
             if m[1] not in ('', 'sh', 'python') or not m[1] and inline.search(re.sub(r'^\s*(.*)$', r'`\1`', m[2], flags=re.M))]
 
 
+# --- what a command leaves behind -------------------------------------------------------------------------------------
+
+def judge_the_demo_on_photographs(out, folder):
+    "What the quick demo should find on a cut VOC."
+    rows = json.loads((folder/'fsic_demo_out'/'results.json').read_text())
+    by = {(r['method'], r['shots']): r['map'] for r in rows}
+    assert by['simpleshot', 1]>45 and by['simpleshot', 5]>55
+    assert {r['method'] for r in rows}=={*DEMO_PHOTOS}                    # photographs have no masks for the oracle
+    assert all(by['named', k]>by['ridge-name', k]>by['simpleshot', k] for k in (1, 5))   # the rival stands in the table
+    assert all(by['named', k]>by['name-places', k] for k in (1, 5)) and {r['baseline'] for r in rows}=={'named'}
+    assert by['name', 1]>by['chance', 1]+20
+    assert 'left out of validation' in out and rows[0]['split'].startswith('voc')
+
+
+JUDGES = {'fsic_demo --data voc': judge_the_demo_on_photographs}   # by what a command begins with
+
+
 # --- what is done with a command --------------------------------------------------------------------------------------
 
 class Reader:
     "Someone with the installed wheel in an empty folder, and with photos where there are any."
-    def __init__(self, python, folder, extras, tree):
+    def __init__(self, python, folder, extras, tree, home):
         self.python, self.folder, self.extras, self.tree = python, folder/'work', extras, tree
-        self.env = {'PATH': f'{python.parent}:/usr/bin:/bin', 'FSIC_HOME': str(folder/'home')}
+        self.env = {'PATH': f'{python.parent}:/usr/bin:/bin', 'FSIC_HOME': str(home)}
         self.folder.mkdir()
         self.helps, self.done = {}, set()
 
@@ -99,6 +117,8 @@ class Reader:
         if command in self.done: return
         out, failed = self.call('sh', '-c', command)
         assert not failed, f'{command}\n{out}'
+        for start, judge in JUDGES.items():
+            if command.startswith(start): judge(out, self.folder)
         self.done.add(command)
 
     def run_python(self, name, page):
@@ -157,7 +177,7 @@ def own_images(folder):
 # --- the pages --------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
-def reader(bare, wheel, request, tmp_path_factory):
+def reader(bare, wheel, request, tmp_path_factory, shared_home):
     "One for both pages: what the first has drawn and learnt is there for the second."
     folder = tmp_path_factory.mktemp('reader')
     def tree(name):
@@ -165,7 +185,7 @@ def reader(bare, wheel, request, tmp_path_factory):
         photos = request.getfixturevalue('photos')
         if name=='voc' and not (folder/'voc').exists(): cut_voc(photos, folder/'voc', 40)
         return photos/'coco' if name=='coco' else folder/'voc'
-    return Reader(bare, folder, metadata_of(wheel).get_all('Provides-Extra'), tree)
+    return Reader(bare, folder, metadata_of(wheel).get_all('Provides-Extra'), tree, shared_home)
 
 
 @pytest.mark.parametrize('name', PAGES)

@@ -46,7 +46,7 @@ def targets()->dict: # file of the repository -> page of the site
     "Where a link to a file of the repository leads."
     pages = {f'nbs/{p.name}': f'{p.stem}.md' for p in notebooks()}
     pages |= {f'figures/{p.name}': f'figures/{p.name}' for p in (root/'figures').glob('*.png')}
-    return pages | {'data/README.md': 'data/index.md', 'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md'}
+    return pages | {'data/README.md': 'data/index.md', 'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md', 'SECURITY.md': 'security.md'}
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def write_pages(out)->list: # navigation
     for p in notebooks(): write(f'{p.stem}.md', notebook_page(p, out/'figures', names, born))
     for p in (root/'figures').glob('*.png'): shutil.copy(p, out/'figures')
     shutil.copy(root/'tools'/'docs.css', out)
-    for name in ('CONTRIBUTING', 'CHANGELOG'): write(f'{name.lower()}.md', relink((root/f'{name}.md').read_text(encoding='utf-8'), f'{name}.md', f'{name.lower()}.md'))
+    for name in ('CONTRIBUTING', 'SECURITY', 'CHANGELOG'): write(f'{name.lower()}.md', relink((root/f'{name}.md').read_text(encoding='utf-8'), f'{name}.md', f'{name.lower()}.md'))
     reading = re.search(r'^## (How to read.*?)(?=^## )', markdown(nbs/'index.ipynb')+'\n## ', re.M|re.S)[1]
     write('reading.md', relink(f'# {reading}', 'nbs/index.ipynb', 'reading.md', names))
     intro, sections = datasets()
@@ -142,7 +142,7 @@ def write_pages(out)->list: # navigation
     story = [{f'Part {n}: {what.split(";")[0]}': [{s: f'{s}.md'} for s in stems]} for n, what, stems in parts()]
     api = [{order[s]: f'api/{order[s]}.md'} for _, _, stems in parts() for s in stems if s in order]
     return [{'fsic_nb': 'index.md'}, {'How to read this': 'reading.md'}, *story, {'Data': data}, {'API reference': api},
-            {'Contributing': 'contributing.md'}, {'Changelog': 'changelog.md'}]
+            {'Contributing': 'contributing.md'}, {'Security': 'security.md'}, {'Changelog': 'changelog.md'}]
 
 
 letters = dict(script='SCRIPT', bold='BOLD', **{'double-struck': 'DOUBLE-STRUCK', 'fraktur': 'FRAKTUR'})

@@ -6,7 +6,7 @@
 
 nbdev's own commands for the last one need Quarto; `nbdev_test` runs notebooks but saves no outputs. Hence this file.
 """
-import argparse, os, re, subprocess, sys, tempfile
+import argparse, contextlib, os, re, subprocess, sys, tempfile
 from pathlib import Path
 
 os.environ['FSIC_PROGRESS'] = '0'             # no bars in saved outputs
@@ -64,6 +64,7 @@ def execute(
     path:Path, # the notebook
     timeout:int=900, # seconds a cell may take
     source=None, # called with a cell, gives the code to run instead of the cell's own
+    around=None, # called with a cell and the names that it finds, gives a context to run it in
 ):  # the notebook with fresh outputs
     "Run a notebook from its own folder as `nbdev_test` does; raise `CellError` where it fails."
     nb = directives(read_nb(path))
@@ -72,7 +73,8 @@ def execute(
     with working_directory(path.parent):
         for cell in nb.cells:
             if cell.cell_type!='code' or is_off(cell): continue
-            outputs = shell.run(source(cell) if source else cell.source)
+            with around(cell, shell.user_ns) if around else contextlib.nullcontext():
+                outputs = shell.run(source(cell) if source else cell.source)
             if shell.exc: raise CellError(path, cell, shell.exc)
             cell.outputs = [o for o in outputs if o.get('name')!='stderr' and not is_widget(o)]   # warnings are not results
     return nb
