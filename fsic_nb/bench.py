@@ -569,7 +569,7 @@ def write_jpegs(folder, n, size=(500, 375))->list: # paths
 @torch.no_grad()
 def plain_extract(model, transform, paths)->Tensor: # (n, C, h, w)
     "Extract features image after image."
-    images = (Image.open(p).convert('RGB') for p in paths)
+    images = (Image.open(p, formats=['JPEG']).convert('RGB') for p in paths)
     return torch.cat([model.forward_features(transform(image)[None]) for image in images])
 
 # %% ../nbs/42b_bench.ipynb #711132e9

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 from .core import FsicError, atomic, check_out, rng, say
-from .pictures import open_rgb
+from .pictures import decoded, open_rgb
 from .protocols import METHOD_NAMES
 from .readers import read
 from .scenes import cell_shares
@@ -60,7 +60,7 @@ def _flat(fig)->list: # RGB triples 0..255
 
 def _reduce(png, colours, flat):
     "Return PNG bytes with a palette of `colours`: `flat` as it is, the rest to suit the images."
-    im = Image.open(io.BytesIO(png)).convert('RGB')
+    im = Image.open(io.BytesIO(png), formats=['PNG']).convert('RGB')
     flat = flat[:colours//2]
     rest = im.quantize(colours-len(flat), dither=Image.Dither.NONE).getpalette()
     palette = Image.new('P', (1, 1))
@@ -118,7 +118,8 @@ def small(
 def _square(source, size=224):
     "Return the image as an RGB array (size, size, 3), resized as for the backbone."
     if isinstance(source, np.ndarray): source = Image.fromarray(source)
-    return np.asarray(open_rgb(source).resize((size, size), Image.Resampling.BICUBIC))
+    with decoded(source) as im:
+        return np.asarray(im.resize((size, size), Image.Resampling.BICUBIC))
 
 def show_image(
     image, # a path, a PIL image or an array (height, width, 3)

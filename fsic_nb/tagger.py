@@ -31,7 +31,7 @@ from .features import share_threads
 from .named import blur
 from .names import class_prior, is_informed
 from .partial import UNLISTED, solve_weighted, weigh_examples, with_background
-from .pictures import file_bytes, open_rgb
+from .pictures import decoded, file_bytes, open_rgb
 from .show import show_image, show_places
 from .space import load_space, make_space, photographs
 
@@ -59,20 +59,22 @@ def make_thumb(
     return out.getvalue()
 
 # %% ../nbs/36c_tagger.ipynb #842a16b8
-def _open_hashed(source, name, size)->tuple: # RGB image, hash of its content
-    "Decode a photo."
+def _look(bb, source, name, thumbs)->tuple: # hash of its content, pixels, thumbnail
+    "Decode a photo, and make small things of it."
     if isinstance(source, Image.Image):
+        source = open_rgb(source, name=name)
         data = repr(source.size).encode()+source.tobytes()
     else: source = data = file_bytes(source, name)
-    return open_rgb(source, 2*size, name), hashlib.sha256(data).hexdigest()
+    key = hashlib.sha256(data).hexdigest()
+    with decoded(source, 2*bb.size, name) as im:
+        return key, bb.transform(im, name), make_thumb(im) if thumbs else b''
 
 def _read_some(bb, pairs, skip, thumbs)->list: # of `Reading`
     "Read a few (source, name) pairs in one batch."
     found = []
     for source, name in pairs:
         try:
-            im, key = _open_hashed(source, name, bb.size)
-            found.append((name, key, bb.transform(im, name), make_thumb(im) if thumbs else b''))
+            found.append((name, *_look(bb, source, name, thumbs)))
         except FsicError as e:
             if not skip: raise
             found.append(Reading(name, error=str(e)))
