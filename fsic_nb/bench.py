@@ -30,7 +30,7 @@ from .backbones import build_network, load_backbone, pick_precision
 from .baselines import protonet
 from .cache import Cache
 from .confidence import KINDS_OF_TAG
-from .core import FsicError, check_out, read_json, rng, say, write_json
+from .core import FsicError, check_number, check_out, read_json, rng, say, write_json
 from .data import ImageSet, LabelSplit
 from .episodes import Episodes
 from .evaluate import evaluate
@@ -927,8 +927,7 @@ def measure(
     say:Callable=say,    # called with one line a record
 )->dict: # machine, quick, repeats, records, startup, and with `scaling` curves and large_store
     "Measure everything and write it down."
-    if repeats<1:
-        raise FsicError(f'--repeats {repeats}: expected 1 or more, and 5 or more to quote results.')
+    check_number(repeats, '--repeats', 1, 1000)
     names = choose_stages(stages)
     out = out and Path(out).expanduser()
     if out: check_out(out)

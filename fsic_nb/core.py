@@ -161,13 +161,13 @@ def check_number(
     whole:bool=True, # must it be a whole number?
 ): # `x`
     "Return a number, or raise if it makes no sense."
-    kinds = (int, np.integer) if whole else (int, float, np.number)
-    fits = isinstance(x, kinds) and not isinstance(x, bool) and least<=x<=most    # NaN does not
-    if fits: return x
-    shown = printable(repr(x))
-    shown = shown if len(shown)<=40 else shown[:39]+'…'
-    a = 'a whole number' if whole else 'a number'
-    raise FsicError(f'{name} is {shown}; expected {a} from {least:,} to {most:,}.')
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    is_number = isinstance(x, kinds) and not isinstance(x, bool)
+    if is_number and least<=x<=most: return x            # NaN is neither less nor more
+    wanted = f'a {"whole "*whole}number from {least:,} to {most:,}'
+    if is_number and whole: wanted = f'{least:,} or more' if x<least else f'{most:,} or less'
+    shown = printable(x if is_number else repr(x))
+    raise FsicError(f'{name} {shown if len(shown)<=40 else shown[:39]+"…"}: expected {wanted}.')
 
 # %% ../nbs/00_core.ipynb #66d6c4d1
 def rng(
