@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from fastcore.basics import patch
 from jaxtyping import Float, Num, UInt8
 from .core import FsicError, fingerprint, nearest
-from .pictures import open_rgb
+from .pictures import decoded
 
 # %% ../nbs/04_backbones.ipynb #c8c8c099
 def place_boxes(
@@ -47,8 +47,8 @@ class Transform:
         source, # a path, bytes, or a PIL image
         name=None, # how to call it in an error
     )->UInt8[Tensor, "3 n n"]: # `size` pixels a side
-        im = open_rgb(source, 2*self.size, name)
-        im = im.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        with decoded(source, 2*self.size, name) as im:
+            im = im.resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(im)).permute(2, 0, 1)
 
 # %% ../nbs/04_backbones.ipynb #94f27cd9

@@ -30,7 +30,7 @@ from .backbones import build_network, load_backbone, pick_precision
 from .baselines import protonet
 from .cache import Cache
 from .confidence import KINDS_OF_TAG
-from .core import FsicError, rng, say
+from .core import FsicError, check_number, rng, say
 from .files import check_out, read_json, write_json
 from .data import ImageSet, LabelSplit
 from .episodes import Episodes
@@ -573,7 +573,7 @@ def write_jpegs(folder, n, size=(500, 375))->list: # paths
 @torch.no_grad()
 def plain_extract(model, transform, paths)->Tensor: # (n, C, h, w)
     "Extract features image after image."
-    images = (Image.open(p).convert('RGB') for p in paths)
+    images = (Image.open(p, formats=['JPEG']).convert('RGB') for p in paths)
     return torch.cat([model.forward_features(transform(image)[None]) for image in images])
 
 # %% ../nbs/42b_bench.ipynb #711132e9
@@ -931,8 +931,7 @@ def measure(
     say:Callable=say,    # called with one line a record
 )->dict: # machine, quick, repeats, records, startup, and with `scaling` curves and large_store
     "Measure everything and write it down."
-    if repeats<1:
-        raise FsicError(f'--repeats {repeats}: expected 1 or more, and 5 or more to quote results.')
+    check_number(repeats, '--repeats', 1, 1000)
     names = choose_stages(stages)
     out = out and Path(out).expanduser()
     if out: check_out(out)

@@ -163,10 +163,11 @@ UNSURE = .5   # times the threshold: where unsure begins
 
 @patch
 def for_precision(self:Confidence,
-    precision:float, # wanted, in 0..1
+    precision:object, # wanted, a number in 0..1
 )->float: # threshold
     "Find the lowest threshold above which tags are right so often."
-    if not 0<precision<1: raise FsicError(f'precision {precision}: give a number such as 0.9.')
+    if not isinstance(precision, (int, float, np.number)) or not 0<precision<1:
+        raise FsicError(f'precision {precision!r}: give a number such as 0.9.')
     p, w = self.pool.T
     right = (w*p).cumsum(0)/w.cumsum(0)
     return p[right>=precision].min().item() if (right>=precision).any() else precision
@@ -174,7 +175,7 @@ def for_precision(self:Confidence,
 @patch
 def thresholds_for(self:Confidence,
     threshold='auto', # or a number in 0..1
-    precision:float|None=None, # wanted instead, in 0..1
+    precision:object=None, # wanted instead, a number in 0..1
 )->Float[np.ndarray, "N"]:
     "Return the threshold of every tag."
     auto = self.thresholds.double().numpy()
@@ -192,7 +193,7 @@ def thresholds_for(self:Confidence,
 def decide(self:Confidence,
     p:Float[np.ndarray, "n N"], # probabilities; NaN: nothing is known
     threshold='auto', # 'auto', a number in 0..1, or 'topK' for K tags an image
-    precision:float|None=None, # wanted instead of a threshold, in 0..1
+    precision:object=None, # wanted instead of a threshold, a number in 0..1
 )->tuple[Bool[np.ndarray, "n N"], Bool[np.ndarray, "n N"]]: # yes and unsure
     "Choose tags."
     p = np.asarray(p, dtype=np.float64)

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from jaxtyping import Bool
 from PIL import Image
 from .core import FsicError
-from .data import ImageSet, plain_name
+from .data import ImageSet, find_fault, plain_name
 from .features import list_images
 from .pictures import SUFFIXES
 from .records import Finder, Listing, find_files, join_records, one_spelling
@@ -96,8 +96,8 @@ def clean_tag(
         raise FsicError(f'tag {name!r}: expected a word, found {type(name).__name__}.')
     tag = unicodedata.normalize('NFC', name).strip()
     shown = repr(name if len(name)<60 else name[:57]+'...')
-    odd = next((c for c in tag if unicodedata.category(c)[0]=='C'), None)
-    if odd: raise FsicError(f'tag {shown}: {odd!r} cannot be part of a tag; take it out.')
+    if tag and (why := find_fault(tag, len(tag))):       # its length is asked about below
+        raise FsicError(f'tag {shown}: {why}; give it another name.')
     if not tag or len(tag)>_LONGEST or ';' in tag:
         raise FsicError(f'tag {shown}: a tag has 1 to {_LONGEST} letters and no semicolon; '
                         'give it another name.')

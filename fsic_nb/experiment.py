@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from .backbones import Backbone, classifier, load_backbone
-from .core import FsicError, say
+from .core import LARGEST_SEED, FsicError, check_number, say
 from .data import ImageSet, LabelSplit, select
 from .episodes import Episodes, TooFewImages, find_others
 from .features import extract
@@ -128,7 +128,7 @@ def check_data(
     if data not in known:
         raise FsicError(f'--data {data}: use {", ".join(names[:-1])} or {names[-1]}.')
     if DATA[data] and not root: raise FsicError(f'--data {data} needs --root, {DATA[data]}.')
-    if seed<0: raise FsicError(f'--seed {seed}: expected 0 or more.')
+    check_number(seed, '--seed', 0, LARGEST_SEED)
 
 def check_options(
     data:str, # a key of `DATA`
@@ -141,10 +141,6 @@ def check_options(
                         'their own; leave it out.')
     if options.few not in ('', 'ask', 'drop'):
         raise FsicError(f'--few {options.few}: use ask or drop.')
-    if options.queries is not None and options.queries<1:
-        raise FsicError(f'--queries {options.queries}: expected 1 or more.')
-    if options.negatives<0:
-        raise FsicError(f'--negatives {options.negatives}: expected 0 or more.')
 
 # %% ../nbs/07_experiment.ipynb #ba8c30bb
 def read_images(

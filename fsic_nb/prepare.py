@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from .core import FsicError, progress
+from .core import FsicError, check_number, printable, progress
 from .files import atomic, lock, on_disk
 from .data import ImageSet, how_many
 from .pictures import file_bytes, open_rgb
@@ -138,7 +138,8 @@ def prepare_tree(
     "Check every image and write the manifest; an interrupted run is continued."
     out = Path(out).expanduser()
     part = out.with_name(f'.{out.name}.part')
-    workers = workers or min(os.cpu_count() or 1, 8)
+    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+    check_number(workers, '--workers', 1, 1024)
     files = [Path(os.path.abspath(p)) for p in images.paths]
     root = Path(os.path.abspath(root or os.path.commonpath([p.parent for p in files])))
     if far := [p for p in files if not p.is_relative_to(root)]:
@@ -183,7 +184,7 @@ def prepare_data(
     say(f'whole: {how_many(len(records)-len(broken), "images")}, broken: {len(broken):,}, '
         f'copies of another one: {sum(len(c)-1 for c in copies):,}')
     for found in (broken, [f'the same content: {", ".join(c)}' for c in copies]):
-        for line in found[:20]: say('  '+line)
+        for line in found[:20]: say('  '+printable(line))
         if len(found)>20: say(f'  and {len(found)-20:,} more, see the manifest')
     say(f'manifest: {out}')
     return int(bool(broken))

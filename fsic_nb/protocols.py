@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, store_attr
 from jaxtyping import Int
-from .core import FsicError, fingerprint, rng
+from .core import FsicError, check_number, fingerprint, rng
 from .files import read_json
 from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
@@ -182,6 +182,11 @@ class Options:
     annotations:str = '' # of form COCO: the JSON files, separated by commas
     difficult:str = '' # of form VOC: objects marked difficult, drop, positive, negative, unknown
     pictures:str = '' # the folder of the images, where they do not lie beside their list
+
+    def __post_init__(self):
+        if self.queries is not None: check_number(self.queries, '--queries', 1, 10**4)
+        if self.size is not None: check_number(self.size, '--size', 32, 4096)
+        check_number(self.negatives, '--negatives', 0, 10**4)
 
     def asked(self)->dict: # name -> value
         "Return the fields that are not empty, for the record of a run."

@@ -26,6 +26,7 @@ from .files import build_once
 from .core import rng
 from .files import read_json, write_json
 from .data import PARTS, ImageSet, LabelSplit
+from .pictures import open_rgb
 
 # %% ../nbs/02_scenes.ipynb #d9c54c7c
 def _package_path(package, *parts)->Path:
@@ -65,7 +66,7 @@ PHOTOS = [
 @cache
 def _photo(k):
     "Load photograph number `k`, at half its size if it is large."
-    im = Image.open(_package_path(PHOTOS[k].package, *PHOTOS[k].file.split('/'))).convert('RGB')
+    im = open_rgb(_package_path(PHOTOS[k].package, *PHOTOS[k].file.split('/')))
     return im.reduce(2) if min(im.size)>800 else im
 
 # %% ../nbs/02_scenes.ipynb #3798d6bd
@@ -131,7 +132,7 @@ def sprite(
                         'run: pip install fsic_nb[demo]') from e
     options = dict(width=size, height=size, skip_system_fonts=True)
     png = resvg_py.svg_to_bytes(svg_path=str(file), **options)
-    im = Image.open(BytesIO(bytes(png))).convert('RGBA')
+    im = Image.open(BytesIO(bytes(png)), formats=['PNG']).convert('RGBA')
     return im.crop(im.getchannel('A').getbbox())
 
 # %% ../nbs/02_scenes.ipynb #ea985d3b

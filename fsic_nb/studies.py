@@ -16,7 +16,7 @@ import matplotlib
 import torch
 from .backbones import Backbone, build_network
 from .configs import Cell, read_cell, tuned_config
-from .core import FsicError, say
+from .core import LARGEST_SEED, FsicError, check_number, say
 from .files import check_out, read_json, write_json
 from .episodes import Episode, Episodes, TooFewImages
 from .evaluate import evaluate, records, report
@@ -349,6 +349,11 @@ class Comparison:
     baseline:str = 'simpleshot' # method that differences are to; it is scored, too
     options:Options = Options() # what is empty is as the runs say, or as the data set has it
 
+    def __post_init__(self):
+        for k in self.shots: check_number(k, '--shots', 0, 10**4)
+        check_number(self.episodes, '--episodes', 1, 10**7)
+        check_number(self.seed, '--seed', 0, LARGEST_SEED)
+
 def score_runs(
     methods:dict,  # name -> method
     named:dict,    # name -> run, of those that are runs
@@ -389,7 +394,6 @@ def compare(
     begin = time.perf_counter()
     out = Path(out).expanduser()
     check_data(data, root, how.seed)
-    if how.episodes<1: raise FsicError(f'--episodes {how.episodes}: expected 1 or more.')
     check_out(out)
     runs = [read_run(p) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
     there = [r['method'] for r in runs]

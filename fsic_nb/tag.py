@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.script import store_true
 import fsic_nb
 from .cli import command, parse_names, takes_options
-from .core import FsicError, nearest, say
+from .core import HIDDEN, FsicError, nearest, printable, say
 from .files import check_out
 
 # %% ../nbs/39b_tag.ipynb #a47dd524
@@ -25,7 +25,9 @@ def json_lines(
     "Yield a function that prints an object as a line of JSON, or does nothing if none is wanted."
     out = sys.stdout
     def emit(**values):
-        try: print(json.dumps(values, ensure_ascii=False), file=out, flush=True)
+        text = json.dumps(values, ensure_ascii=False)
+        text = HIDDEN.sub(lambda m: json.dumps(m[0])[1:-1], text)   # a program reads the same
+        try: print(text, file=out, flush=True)
         except BrokenPipeError:                              # as with `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
             raise FsicError('nobody reads the JSON lines any more; '
@@ -64,7 +66,7 @@ def fit_examples(
     tagger = tagger or fsic_nb.Tagger()
     if options.unlisted: tagger.set_params(unlisted=options.unlisted)
     if path: tagger.fit(say_examples(path, options.pictures))
-    for word in parse_names(options.tags): tagger.add_tag(word)
+    for word in parse_names(options.tags, '--tags'): tagger.add_tag(word)
     return tagger
 
 def open_tagger(
@@ -201,7 +203,7 @@ def list_given(
     rest = [p for p in given if p not in other]
     if not rest: return fsic_nb.examples.list_photos(given)
     if other:
-        some = ', '.join(other[:3])+', ...'*(len(other)>3)
+        some = printable(', '.join(other[:3]))+', ...'*(len(other)>3)
         say(f'left out, because their names do not end like those of images: {some}')
     return fsic_nb.examples.list_photos(rest)
 
@@ -242,8 +244,8 @@ def explain_command(
         why = model.explain(Path(photo).expanduser(), tag)
         why.save(Path(out).expanduser())
         examples = [dict(name=e.name, share=round(float(share), 4)) for e, share, _ in why.examples]
-        said = ', '.join(f'{e["name"]} ({e["share"]:+.2f})' for e in examples)
-        say(f'{photo}: {tag} {why.p:.2f}'+(f'; examples that raise it: {said}' if said else ''))
+        said = ', '.join(f'{printable(e["name"])} ({e["share"]:+.2f})' for e in examples)
+        say(f'{printable(photo)}: {tag} {why.p:.2f}'+(f'; examples that raise it: {said}' if said else ''))
         say(f'{out}: the figure')
         emit(image=photo, tag=tag, p=round(float(why.p), 4), examples=examples, out=out)
 

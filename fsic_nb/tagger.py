@@ -29,9 +29,9 @@ from .files import atomic, check_seal, read_json, seal, settle, write_json
 from .named import blur
 from .names import class_prior, is_informed
 from .partial import UNLISTED, solve_weighted, weigh_examples, with_background
-from .pictures import file_bytes, open_rgb
+from .pictures import decoded, file_bytes, open_rgb
 from .runs import read_tensors, write_tensors
-from .show import show_image, show_places
+from .show import as_drawn, show_image, show_places
 from .space import load_space, make_space, photographs
 
 # %% ../nbs/36c_tagger.ipynb #b3194a91
@@ -58,20 +58,22 @@ def make_thumb(
     return out.getvalue()
 
 # %% ../nbs/36c_tagger.ipynb #842a16b8
-def _open_hashed(source, name, size)->tuple: # RGB image, hash of its content
-    "Decode a photo."
+def _look(bb, source, name, thumbs)->tuple: # hash of its content, pixels, thumbnail
+    "Decode a photo, and make small things of it."
     if isinstance(source, Image.Image):
+        source = open_rgb(source, name=name)
         data = repr(source.size).encode()+source.tobytes()
     else: source = data = file_bytes(source, name)
-    return open_rgb(source, 2*size, name), hashlib.sha256(data).hexdigest()
+    key = hashlib.sha256(data).hexdigest()
+    with decoded(source, 2*bb.size, name) as im:
+        return key, bb.transform(im, name), make_thumb(im) if thumbs else b''
 
 def _read_some(bb, pairs, skip, thumbs)->list: # of `Reading`
     "Read a few (source, name) pairs in one batch."
     found = []
     for source, name in pairs:
         try:
-            im, key = _open_hashed(source, name, bb.size)
-            found.append((name, key, bb.transform(im, name), make_thumb(im) if thumbs else b''))
+            found.append((name, *_look(bb, source, name, thumbs)))
         except FsicError as e:
             if not skip: raise
             found.append(Reading(name, error=str(e)))
@@ -377,7 +379,7 @@ def predict_proba(self:Tagger,
 def decide(self:Tagger,
     p:Float[np.ndarray, "n N"], # probabilities
     threshold='auto', # 'auto', a number in 0..1, or 'top3' for three tags an image
-    precision:float|None=None, # wanted instead of a threshold, in 0..1
+    precision:object=None, # wanted instead of a threshold, in 0..1
 )->tuple[Bool[np.ndarray, "n N"], Bool[np.ndarray, "n N"]]: # yes and unsure
     "Choose tags by their probabilities."
     self._check()
@@ -387,7 +389,7 @@ def decide(self:Tagger,
 def predict(self:Tagger,
     images, # as for `predict_proba`
     threshold='auto', # 'auto', a number in 0..1, or 'top3' for three tags an image
-    precision:float|None=None, # wanted instead of a threshold, in 0..1
+    precision:object=None, # wanted instead of a threshold, in 0..1
 )->pd.DataFrame: # a row for each image; columns tags and unsure, lists of str
     "Find the tags of every image; `unsure` are those that are worth a look."
     self._check()
@@ -493,7 +495,7 @@ def draw(self:Explanation): # a figure of matplotlib
     n = 2+len(self.examples)
     fig, axes = plt.subplots(1, n, figsize=(2.1*n, 2.5), squeeze=False)
     grid = self.heat.shape
-    show_image(self.image, axes[0, 0], f'{self.tag} {self.p:.2f}')
+    show_image(self.image, axes[0, 0], f'{as_drawn(self.tag, 24)} {self.p:.2f}')
     show_places(self.image, self.heat.ravel(), grid, axes[0, 1], title=f'name {self.name:.0%}')
     for ax, (e, share, h) in zip(axes[0, 2:], self.examples):
         show_places(open_rgb(e.thumb), h.ravel(), grid, ax, title=f'example {share:.0%}')
@@ -679,7 +681,7 @@ def evaluate(self:Tagger,
     images, # images with their tags, as for `fit`
     labels=None, # as for `fit`
     threshold='auto', # as for `predict`
-    precision:float|None=None, # as for `predict`
+    precision:object=None, # as for `predict`
 )->pd.DataFrame: # a row for each tag
     "Compare the tags of images with the truth; what is not listed counts as not there."
     self._check()

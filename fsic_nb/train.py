@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 from .cache import Cache
-from .core import (FsicError, draw_seed, fingerprint, hash_code, keep_freed_memory,
-                          progress)
+from .core import (FsicError, check_number, draw_seed, fingerprint, hash_code,
+                          keep_freed_memory, progress)
 from .files import on_disk, settle
 from .metrics import episode_metrics
 from .runs import (begin_run, load_model, lock_run, open_log, resume_run,
@@ -33,6 +33,11 @@ class Schedule:
     batch:int = 1        # episodes a step
     every:int = 100      # steps between validations (and checkpoints)
     decay:bool = False   # fall linearly to zero over all steps; the paper's rate stays constant
+
+    def __post_init__(self):
+        for k, least in dict(steps=1, warmup=0, batch=1, every=1).items():
+            check_number(getattr(self, k), f'schedule.{k}', least, 10**9)
+        for k in ('lr', 'lr_start'): check_number(getattr(self, k), f'schedule.{k}', 0, 1, False)
 
     def at(self,
         step:int, # counts from 0

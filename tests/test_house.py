@@ -135,6 +135,10 @@ RULES = [
        LETTER_TABLE.replace('labels', 'ways'), LETTER_TABLE+'| Z | images |\n',
        LETTER_TABLE+'\n| symbol | code | shape | meaning |\n|---|---|---|---|\n| $x$ | `x` | (S, Z) | y |')],
      [{'10_embed': ['md ' + LETTER_TABLE+'\n| $x$ | `x` | (S, N, L) | y |\n| | | | *later* |\n| 1 | a | b | c | d |']}]),
+    (house.unlisted_formats,
+     [{'01_a': [x('def a(p): return Image.open(p).convert("RGB")')]}, {'01_a': ['im = PIL.Image.open(p)']},
+      {'01_a': ['plt.imshow(plt.imread(p))']}],
+     [{'01_a': [x('def a(p): return Image.open(p, formats=["PNG"])'), 'md `Image.open(p)`', 'im = open_rgb(p)']}]),
     (house.unknown_steps,
      [{'01_a': [text], '09_paper': [STEPS]} for text in
       ('md (paper, step 3)', 'md the steps 1 to 3', 'md steps 1, 2 and 4', 'md its steps 1-3',

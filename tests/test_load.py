@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fsic_nb import Tagger, bench
-from fsic_nb.core import read_json
+from fsic_nb.files import read_json
 from fsic_nb.episodes import Episodes
 from fsic_nb.evaluate import evaluate
 from fsic_nb.features import FeatureStore, extract

@@ -299,6 +299,26 @@ def tokens_p90(house)->int:
     return sizes[int(.9*(len(sizes)-1))]
 
 
+# --- files of others ----------------------------------------------------------------------------
+
+def unlisted_formats(house)->list:
+    "Images that are opened as whatever they say they are: Pillow starts a program for some formats."
+    codes = [(n, m.tree) for n, m in house.modules.items()]
+    codes += [(f'{stem}, cell {k}', parsed(c.source)) for stem, cells in house.chapters.items()
+              for k, c in enumerate(cells) if c.kind=='code' and not c.exported]
+    codes += [(f'tools/{p.name}', ast.parse(p.read_text(encoding='utf-8')))
+              for p in sorted((house.root/'tools').glob('*.py'))]
+    return [f'{where}: {ast.unparse(o)[:60]}' for where, tree in codes
+            for o in ast.walk(tree) if isinstance(o, ast.Call) and opens_any_format(o)]
+
+
+def opens_any_format(call:ast.Call)->bool:
+    "Is it `Image.open` without `formats`, or an `imread`, which has no such argument?"
+    name = ast.unparse(call.func)
+    named = any(k.arg=='formats' for k in call.keywords) or len(call.args)>2
+    return name.split('.')[-1]=='imread' or (name.split('.')[-2:]==['Image', 'open'] and not named)
+
+
 # --- lines, cells, paragraphs -------------------------------------------------------------------
 
 def long_library_lines(house)->list:
@@ -501,7 +521,8 @@ def measure(house)->list: # (what, figure, offending places)
         listed(f'paragraphs over {MAX_WORDS} words', long_paragraphs(house)),
         ('paragraphs over that, by notebook', by_notebook(long_paragraphs(house)), []),
         ('annotated shapes', sum(len(shapes(tree)) for _, tree in house.trees()), []),
-        listed('axes without a letter', unknown_letters(house))]
+        listed('axes without a letter', unknown_letters(house)),
+        listed('images opened in any format', unlisted_formats(house))]
 
 
 def main():

@@ -46,7 +46,7 @@ def halves(
             if scheme=='dark': p.get_by_role('button', name='chelsea.png').click()
             p.wait_for_timeout(500)
             what = p.locator('#photo') if scheme=='dark' else p
-            images.append(Image.open(io.BytesIO(what.screenshot())).convert('RGB'))
+            images.append(Image.open(io.BytesIO(what.screenshot()), formats=['PNG']).convert('RGB'))
         browser.close()
     return images
 

@@ -19,7 +19,6 @@ os.environ.setdefault('FSIC_PROGRESS', '0')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from PIL import Image
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -30,6 +29,7 @@ from fsic_nb.files import read_json, write_json
 from fsic_nb.experiment import Experiment, prepare, read_images
 from fsic_nb.names import class_prior
 from fsic_nb.partial import solve_weighted, weigh_examples, with_background
+from fsic_nb.pictures import open_rgb
 from fsic_nb.space import load_space, make_space
 from fsic_nb.tagger import Tagger
 
@@ -409,7 +409,7 @@ def about_looks(bed, exp, args):
     "AP of tags that are no objects, made from the pixels: the darkest tenth, the least sharp tenth, no colour, upright."
     x = []
     for i in bed.ids:
-        im = Image.open(exp.images.paths[i]).convert('RGB')
+        im = open_rgb(exp.images.paths[i])
         small = np.asarray(im.resize((64, 64)), dtype=np.float32)
         grey = np.asarray(im.convert('L'), dtype=np.float32)
         edge = np.abs(4*grey[1:-1, 1:-1]-grey[:-2, 1:-1]-grey[2:, 1:-1]-grey[1:-1, :-2]-grey[1:-1, 2:]).mean()
@@ -511,7 +511,7 @@ def photos(args):
     write_json(root/'data'/'results'/'tags_photos.json', [r for _, r in some])
     path = root/'figures'/'tagged.png'
     draw_photos(some).savefig(path, dpi=100)
-    Image.open(path).convert('RGB').quantize(160).save(path, optimize=True)
+    open_rgb(path).quantize(160).save(path, optimize=True)
     for _, r in some: say(r)
 
 
