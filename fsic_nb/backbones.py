@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LITE', 'STRONG', 'place_boxes', 'Transform', 'feature_map', 'fold_batch_norm', 'Backbone', 'freeze_network',
-           'build_network', 'load_backbone', 'classifier', 'has_bf16', 'pick_precision']
+           'is_known', 'build_network', 'load_backbone', 'classifier', 'has_bf16', 'pick_precision']
 
 # %% ../nbs/04_backbones.ipynb #040b7211
 import contextlib, copy, hashlib, importlib, math, time, urllib.error, urllib.request
@@ -237,6 +237,13 @@ def _timm(name, pretrained, size)->tuple: # network, Transform
     c = timm.data.resolve_model_data_config(m)
     mean, std = (tuple(round(255*v, 4) for v in c[k]) for k in ('mean', 'std'))
     return m, Transform(size or c['input_size'][-1], mean, std)
+
+# %% ../nbs/04_backbones.ipynb #38800f7b
+def is_known(
+    name:str, # of a network
+)->bool:
+    "Tell whether a name is of a known network, whose weights come from one known place."
+    return name in (*LITE, *STRONG, 'resnet50', 'resnet101') or ':' not in name and timm.is_model(name)
 
 # %% ../nbs/04_backbones.ipynb #d08c5fe3
 def build_network(

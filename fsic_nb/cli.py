@@ -161,6 +161,7 @@ def fsic_evaluate(
     out:str='results.json', # the records
     quick:store_true=False, # the small set of scenes, short trainings
     baseline:str='simpleshot', # the method that differences are to; it is scored, too
+    trust:store_true=False, # let runs of somebody else name networks and files
     **kwargs, # fields of `Options`
 ):
     "Score runs and methods on the same episodes. What is not given is as the runs say."
@@ -168,7 +169,8 @@ def fsic_evaluate(
     shots = parse_numbers(shots, '--shots')
     best = 'refined' if data=='scenes' else 'named'
     names = parse_names(method or ('' if run else best), '--method')
-    how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, baseline, Options(**kwargs))
+    how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, baseline, Options(**kwargs),
+                                     trust)
     fsic_nb.studies.compare(parse_names(run, '--run'), names, data, root, how, out)
 
 # %% ../nbs/33_cli.ipynb #bbb1ba51

@@ -191,39 +191,42 @@ def build_once(
     return path
 
 # %% ../nbs/00a_files.ipynb #85edcd42
-MOST_BYTES = 2**31   # bytes of a file that is read in one piece
+MOST_BYTES = 2**31   # of a file that is read in one piece
 _FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 
 @contextlib.contextmanager
 def open_file(
     path:str|Path, # the file
     remedy:str='restore the file', # for the user
+    name=None, # how to call the file in an error
 )->Iterator[object]: # a binary file
     "Open a regular file to be read, or raise an error that names it."
+    def fails(why): return FsicError(f'{name or path}: cannot be read ({why}); {remedy}.')
     try: fd = os.open(path, _FLAGS)
-    except (OSError, ValueError) as e:                   # ValueError: a NUL in its name
-        why = getattr(e, 'strerror', None) or e
-        raise FsicError(f'{path}: cannot be read ({why}); {remedy}.') from e
-    mode = os.fstat(fd).st_mode
+    except OSError as e: raise fails(e.strerror) from e
+    except ValueError as e: raise fails(e) from e        # a NUL in its name
+    mode = os.fstat(fd).st_mode                          # of what was opened, not of the name
     if not stat.S_ISREG(mode):
         os.close(fd)
-        what = 'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'
-        raise FsicError(f'{path}: cannot be read (it is {what}, not a file); {remedy}.')
+        is_folder = stat.S_ISDIR(mode)
+        raise fails(os.strerror(errno.EISDIR) if is_folder else 'it is no regular file')
     with open(fd, 'rb') as f: yield f
 
 def read_bytes(
     path:str|Path, # the file
     remedy:str='restore the file', # for the user
-    largest:int=MOST_BYTES, # bytes
+    most:int=MOST_BYTES, # bytes
+    name=None, # how to call the file in an error
 )->bytes: # what is in it
     "Read a regular file in one piece, or raise an error that names it."
-    with open_file(path, remedy) as f:
-        try: data = f.read(min(os.fstat(f.fileno()).st_size, largest)+1)+f.read(1)
-        except OSError as e:
-            raise FsicError(f'{path}: cannot be read ({e.strerror}); {remedy}.') from e
-        if len(data)<=largest and not f.read(1): return data
-    raise FsicError(f'{path}: is larger than the {largest:,} bytes that are read of such a file; '
-                    f'{remedy}.')
+    def fails(why): return FsicError(f'{name or path}: cannot be read ({why}); {remedy}.')
+    with open_file(path, remedy, name) as f:
+        size = os.fstat(f.fileno()).st_size
+        try: data = f.read(size+1) if size<=most else b''
+        except OSError as e: raise fails(e.strerror) from e
+    if size>most: raise fails(f'it has more than {most:,} bytes')
+    if len(data)>size: raise fails('it grew while it was read')
+    return data
 
 # %% ../nbs/00a_files.ipynb #3a19db15
 def read_text(

@@ -539,7 +539,7 @@ def finetune(
     peers = processes()
     with lock_run(run) if peers.is_main_process else contextlib.nullcontext(), on_disk(run):
         _make_steps(plan, words, run, seed, validate, how, peers)
-    return load_model(run/'best')
+    return load_model(run/'best', trust=True)            # it was made just now
 
 # %% ../nbs/21b_finetune.ipynb #3e4ba07a
 def tuned_backbone(

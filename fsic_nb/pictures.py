@@ -7,12 +7,13 @@ __all__ = ['SUFFIXES', 'FORMATS', 'BITS', 'HEIF', 'LARGEST', 'IN_FLIGHT', 'LARGE
            'open_rgb', 'file_bytes']
 
 # %% ../nbs/00b_pictures.ipynb #13db699c
-import contextlib, io, os, stat, threading, warnings
+import contextlib, io, threading, warnings
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import jpeg_factory
 from .core import FsicError
+from .files import read_bytes
 
 # %% ../nbs/00b_pictures.ipynb #44ee065d
 SUFFIXES = tuple('.jpg .jpeg .jfif .mpo .png .webp .bmp .gif .tif .tiff .avif .heic .heif '
@@ -168,15 +169,4 @@ def file_bytes(
     name=None, # how to call it in an error
 )->bytes: # what is in it
     "Read a regular file as bytes."
-    def fails(why): return FsicError(f'{name or path}: cannot be read ({why}); '
-                                     'restore the image or remove it from the data set.')
-    def opened(p, flags): return os.open(p, flags|getattr(os, 'O_NONBLOCK', 0))
-    try:
-        with open(path, 'rb', opener=opened) as f:
-            about = os.fstat(f.fileno())                 # of what was opened, not of the name
-            if not stat.S_ISREG(about.st_mode): raise fails('it is no regular file')
-            data = b'' if about.st_size>LARGEST_FILE else f.read(LARGEST_FILE+1)
-    except OSError as e: raise fails(e.strerror) from e
-    except ValueError as e: raise e if isinstance(e, FsicError) else fails(e)  # a NUL in its name
-    if max(about.st_size, len(data))<=LARGEST_FILE: return data
-    raise fails(f'it has more than {LARGEST_FILE>>20} MiB')
+    return read_bytes(path, 'restore the image or remove it from the data set', LARGEST_FILE, name)

@@ -6,7 +6,7 @@
 __all__ = ['ONE_SHOT', 'REFINED_PHOTOS', 'AT_FIVE', 'BEST', 'BEST_PHOTOS', 'RECIPES', 'NEEDS', 'FEW', 'MADE_OF_PARTS',
            'get_recipe', 'head_config', 'default_config', 'draw_kind', 'make_kinds', 'make_plan', 'run_folder',
            'make_validation', 'fit', 'Parts', 'by_shots', 'needs_training', 'check_names', 'build_methods',
-           'check_words', 'open_run']
+           'check_words', 'check_method', 'open_run']
 
 # %% ../nbs/25_recipes.ipynb #bcf2d0ef
 import contextlib, time
@@ -328,12 +328,25 @@ def check_words(
         raise FsicError(f'--run {run["path"]}: was made with words {mine}, not {here}; '
                         'leave out --words.')
 
+def check_method(
+    run:dict, # from `read_run`
+    model:nn.Module, # its model
+):
+    "Raise if a run is called by the name of another method than its model is of."
+    cfg = getattr(model.cfg, 'head', model.cfg)          # of a tuned one
+    def kind(c): return c.kind, getattr(c, 'prototype', None)
+    name = run['method']
+    if name not in RECIPES or kind(head_config(name, 1, 1))!=kind(cfg):
+        raise FsicError(f'--run {run["path"]}: says that its method is {name}, but its model is '
+                        'of another one; restore its about.json, or train again.')
+
 def open_run(
     run:dict, # from `read_run`
     exp:Experiment,
 )->nn.Module: # in eval mode
     "Load the model of a run, if it fits the features and words of an experiment."
-    model = load_model(run['path']/'best')
+    model = load_model(run['path']/'best', run.get('own', False))
+    check_method(run, model)
     word_dim = getattr(model.cfg, 'word_dim', None)      # without it a model reads no words
     meta = exp.features.meta
     has = [('backbone', run['backbone'], meta['backbone']),

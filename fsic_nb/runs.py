@@ -6,10 +6,11 @@
 __all__ = ['HUGE', 'save_model', 'write_tensors', 'read_tensors', 'load_model', 'save_checkpoint', 'State', 'resume_run',
            'begin_run', 'open_log', 'log_scores', 'save_milestone', 'steps_done', 'Planned', 'lock_run',
            'describe_cell', 'describe_run', 'describe_split', 'describe_tuned', 'check_same_run', 'check_new_run',
-           'About', 'read_run', 'name_runs', 'seen_labels', 'say_seen', 'is_tuned']
+           'mark_run', 'write_about', 'is_own', 'check_trust', 'About', 'read_run', 'name_runs', 'seen_labels',
+           'say_seen', 'is_tuned']
 
 # %% ../nbs/20c_runs.ipynb #e40aee59
-import json
+import hmac, json, os, secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,12 @@ import msgspec, torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
-from .core import FsicError, fingerprint, say
-from .files import (atomic, check_seal, lock, open_file, read_bytes, read_json, seal, settle,
-                           write_json)
+from .backbones import LITE, is_known
+from .core import FsicError, home, say
 from .data import LabelSplit
+from .files import (atomic, build_once, check_seal, lock, read_bytes, read_json, seal,
+                           settle, write_json)
+from .protocols import SPLITS
 from .support import Configuration
 
 # %% ../nbs/20c_runs.ipynb #dd351e26
@@ -64,11 +67,16 @@ def read_tensors(
 # %% ../nbs/20c_runs.ipynb #ea950117
 def load_model(
     path:str|Path, # the folder that `save_model` wrote
+    trust:bool=False, # may it name a network that is fetched from somewhere?
 )->nn.Module: # in eval mode
     "Read a model that `save_model` wrote."
     path = settle(path)
     try: cfg = Configuration.from_dict(read_json(path/'config.json', dict))
     except FsicError as e: raise FsicError(f'{path}/config.json: {e} Or train again.') from e
+    name = getattr(cfg, 'backbone', None)
+    if name and not trust and not is_known(name):
+        raise FsicError(f'{path}/config.json: asks for the network {name}, which would be fetched; '
+                        'if you trust who made it, add trust=True (--trust for a command).')
     model = cfg.build()
     weights = read_tensors(path/'weights.safetensors')
     def kinds(tensors): return {k: (v.shape, v.dtype) for k, v in tensors.items()}
@@ -275,6 +283,46 @@ def check_new_run(
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
     check_same_run(out, about)
 
+# %% ../nbs/20c_runs.ipynb #b0995a29
+def mark_run(
+    about:dict, # what `about.json` says
+)->str: # 64 hexadecimal digits
+    "Compute the mark of a run that is made here."
+    def build(tmp):
+        with open(tmp, 'wb', opener=lambda p, flags: os.open(p, flags, 0o600)) as f:
+            f.write(secrets.token_bytes(32))
+    key = read_bytes(build_once(home()/'key', build))
+    text = json.dumps({k: v for k, v in about.items() if k!='mark'}, sort_keys=True)
+    return hmac.new(key, text.encode(), 'sha256').hexdigest()
+
+def write_about(
+    run:Path,   # the run's folder
+    about:dict, # what is known of it
+):
+    "Write `about.json` with the mark of this home."
+    write_json(run/'about.json', dict(about, mark=mark_run(about)))
+
+def is_own(
+    about:dict, # from `about.json`
+)->bool:
+    "Tell whether a run was made here, and not changed since."
+    mark = about.get('mark', '')
+    return (home()/'key').exists() and hmac.compare_digest(mark.encode(), mark_run(about).encode())
+
+def check_trust(
+    run:dict,   # from `read_run`
+    taken:dict, # what is taken over from it: field of `Options` -> value
+):
+    "Raise if a run of somebody else names what does not ship with the library."
+    if run['own']: return
+    ships = dict(words=('glove-50', 'minilm'), split=tuple(SPLITS), backbone=tuple(LITE))
+    outside = [f'{k} {taken[k]}' for k in ('backbone', 'words', 'split', 'annotations', 'pictures')
+               if isinstance(taken.get(k), str) and taken[k] not in ('', *ships.get(k, ()))]
+    if outside:
+        raise FsicError(f'--run {run["path"]}: was not made here, and asks for '
+                        f'{", ".join(outside)}; name these yourself, or add --trust if you trust '
+                        'who made it.')
+
 # %% ../nbs/20c_runs.ipynb #51efd698
 class About(TypedDict):
     "Declare what `about.json` holds, as far as it is read."
@@ -289,10 +337,12 @@ class About(TypedDict):
     features: NotRequired[str]   # key of the store
     options: NotRequired[dict]   # fields of `Options`
     cell: NotRequired[dict]      # fields of `Cell`
+    mark: NotRequired[str]       # of the home it was made in
 
 def read_run(
     path:Path, # of a run that `fsic_train` made
-)->dict: # its about.json, with path
+    trust:bool=False, # may it name networks and files as one that was made here may?
+)->dict: # its about.json, with path, and own: whether it may
     "Read what is known of a finished run."
     if not path.is_dir() or not path.name:
         raise FsicError(f'--run {path}: no such folder; make it with fsic_train --out {path}.')
@@ -304,7 +354,7 @@ def read_run(
     if done!=steps or not settle(path/'best').is_dir():
         raise FsicError(f'--run {path}: is not finished ({done} of {steps or "?"} steps); '
                         'run its fsic_train again.')
-    return dict(about, path=path)
+    return dict(about, path=path, own=trust or is_own(about))
 
 # %% ../nbs/20c_runs.ipynb #fd1049b2
 def name_runs(

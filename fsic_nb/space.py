@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from .backbones import Backbone, classifier, load_backbone
+from .backbones import Backbone, classifier, is_known, load_backbone
 from .confidence import KINDS_OF_TAG
 from .core import FsicError, rng, shipped
 from .embed import copy_layer
@@ -150,9 +150,13 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
 @torch.no_grad()
 def load_space(
     path:str|Path, # a file that `Space.save` wrote
+    trust:bool=False, # may it name a network that is fetched from anywhere?
 )->Space:
     "Read a space; the backbone's own classes are loaded with it."
     about, tensors, bad = _read_space(path)
+    if not trust and not is_known(about['backbone']):
+        raise FsicError(f'{path}: asks for the network {about["backbone"]}, which would be fetched; '
+                        'if you trust who made it, add trust=True (--trust for a command).')
     bb = load_backbone(about['backbone'], size=about['size'])
     head = classifier(bb) if 'rates' in tensors else None
     dim = len(tensors['proj.weight'])

@@ -17,11 +17,11 @@ import torch
 from .backbones import Backbone, build_network
 from .configs import Cell, read_cell, tuned_config
 from .core import LARGEST_SEED, FsicError, check_number, say
-from .files import check_out, read_json, write_json
 from .episodes import Episode, Episodes, TooFewImages
 from .evaluate import evaluate, records, report
 from .experiment import (Experiment, check_data, check_options, check_training,
                                 choose_backbone, draw_test, prepare, read_images)
+from .files import check_out, read_json, write_json
 from .finetune import (ImageLoader, Tuning, finetune, make_live_validation, processes,
                               tuned_backbone)
 from .names import LabelWords
@@ -29,9 +29,9 @@ from .protocols import SETS, SHOTS, Options
 from .recipes import (NEEDS, RECIPES, build_methods, check_names, fit, get_recipe,
                              make_kinds, needs_training, open_run)
 from .refine import keep_helpful
-from .runs import (check_new_run, check_same_run, describe_cell, describe_run,
-                          describe_tuned, is_tuned, load_model, name_runs, read_run, say_seen,
-                          seen_labels)
+from .runs import (check_new_run, check_same_run, check_trust, describe_cell,
+                          describe_run, describe_tuned, is_tuned, load_model, name_runs,
+                          read_run, say_seen, seen_labels, write_about)
 from .show import save_figure, show_episode, show_kept, show_results, style
 from .support import can_score, load_episodes
 from .train import Plan
@@ -178,7 +178,7 @@ def fit_into(
     check_same_run(out, about)
     # what cannot be trained leaves no folder
     make_kinds(exp, get_recipe(method, exp.name)['kinds'], seed, lambda line: None)
-    write_json(out/'about.json', dict(about, size=exp.features.meta['transform']['size']))
+    write_about(out, dict(about, size=exp.features.meta['transform']['size']))
     model = fit(method, exp, seed, quick, say, run=out)
     say(f'{out}: done; score it with fsic_evaluate --run {out}')
     return model
@@ -210,7 +210,7 @@ def tune(
         say(f'          left out of training, too few usable images: {names}')
     about = describe_tuned(cell, split, seed, asked.asked())
     check_same_run(out, about)
-    if main: write_json(out/'about.json', about)
+    if main: write_about(out, about)
     loader = ImageLoader(images, build_network(cell.backbone, False, cell.size)[1])
     say(f'training  {cell.method} on {cell.backbone}, end to end: {cell.steps.steps} steps of '
         f'{cell.steps.batch} x {len(eps[0].support)+len(eps[0].query)} images')
@@ -308,11 +308,13 @@ def choose_network(
     "Choose the network: as asked, as the first run says, or as the data set has it."
     if not runs or backbone and not is_tuned(runs[0]): return dict(backbone=backbone, size=size)
     run = runs[0]
-    if not is_tuned(run): return dict(backbone=run['backbone'], size=size or run.get('size'))
+    if not is_tuned(run):
+        check_trust(run, dict(backbone=run['backbone']))
+        return dict(backbone=run['backbone'], size=size or run.get('size'))
     if backbone or size:
         raise FsicError('--backbone and --size: a fine-tuned run has a network of its own; '
                         'leave them out.')
-    return dict(backbone=tuned_backbone(load_model(run['path']/'best')), size=None)
+    return dict(backbone=tuned_backbone(load_model(run['path']/'best', run['own'])), size=None)
 
 def saved_options(
     runs:list, # from `read_run`
@@ -336,6 +338,7 @@ def choose_options(
     "Choose how the data are used: as asked, as the runs say, or as the data set suggests."
     check_options(data, asked)
     saved = {k: v for k, v in saved_options(runs, data).items() if not getattr(asked, k)}
+    for run in runs: check_trust(run, saved)
     return replace(asked, **saved, **choose_network(runs, asked.backbone, asked.size))
 
 # %% ../nbs/31_studies.ipynb #dec73183
@@ -348,6 +351,7 @@ class Comparison:
     quick:bool = False    # the small set of scenes, short trainings
     baseline:str = 'simpleshot' # method that differences are to; it is scored, too
     options:Options = Options() # what is empty is as the runs say, or as the data set has it
+    trust:bool = False    # may runs of somebody else name networks and files?
 
     def __post_init__(self):
         for k in self.shots: check_number(k, '--shots', 0, 10**4)
@@ -395,7 +399,7 @@ def compare(
     out = Path(out).expanduser()
     check_data(data, root, how.seed)
     check_out(out)
-    runs = [read_run(p) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
+    runs = [read_run(p, how.trust) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
     there = [r['method'] for r in runs]
     if how.baseline not in there: names = [how.baseline, *names]
     names = check_names(names, data, there)

@@ -71,12 +71,13 @@ def fit_examples(
 
 def open_tagger(
     folder:str|Path, # as `fsic_tag fit` wrote it
+    trust:bool=False, # see `Tagger.load`
 ): # a fitted `Tagger`
     "Load a tagger; a wrong folder is an error that says how one is made."
     if not Path(folder).expanduser().is_dir():
         raise FsicError(f'{folder}: no such folder; make a tagger with '
                         f'fsic_tag fit EXAMPLES --out {folder}.')
-    return fsic_nb.Tagger.load(Path(folder).expanduser())
+    return fsic_nb.Tagger.load(Path(folder).expanduser(), trust)
 
 # %% ../nbs/39b_tag.ipynb #2bac2162
 def _check_folder(
@@ -214,6 +215,7 @@ def list_given(
 def predict_command(
     tagger:str, # the folder that fsic_tag fit wrote
     photos:str, # a folder, image files, or patterns such as a/*.jpg
+    trust:store_true=False, # let a tagger of somebody else name a network to be fetched
     **kwargs, # fields of `TagOptions`
 ):
     "Tag photos; an unfinished table is continued."
@@ -221,7 +223,7 @@ def predict_command(
     with json_lines(options.json) as emit:
         check_tag_options(options)
         photos = list_given(photos)
-        tag_folder(open_tagger(tagger), photos, options, emit)
+        tag_folder(open_tagger(tagger, trust), photos, options, emit)
 
 # %% ../nbs/39b_tag.ipynb #641e8c00
 @command('fsic_tag explain tags photo.jpg --tag dog --out why.png', 'fsic_tag explain')
@@ -231,11 +233,12 @@ def explain_command(
     tag:str='', # the tag to explain
     out:str='why.png', # the figure
     json:store_true=False, # one JSON object on stdout
+    trust:store_true=False, # let a tagger of somebody else name a network to be fetched
 ):
     "Draw which places of a photo spoke for a tag, and the examples that they resemble."
     with json_lines(json) as emit:
         check_out(Path(out).expanduser())
-        model = open_tagger(tagger)
+        model = open_tagger(tagger, trust)
         if tag not in model.tags_:
             raise FsicError(f'--tag {tag or "is missing"}: the tagger has no such tag; '
                             f'{nearest(tag, list(model.tags_))}.')
@@ -256,10 +259,11 @@ def evaluate_command(
     truth:str, # labelled images: a CSV, or a folder for every tag
     pictures:str='', # the folder of the images, where they do not lie beside their CSV
     json:store_true=False, # one JSON object on stdout
+    trust:store_true=False, # let a tagger of somebody else name a network to be fetched
 ):
     "Compare a tagger with images whose tags are known: one row a tag, and the means."
     with json_lines(json) as emit:
-        model = open_tagger(tagger)
+        model = open_tagger(tagger, trust)
         table = model.evaluate(say_examples(truth, pictures))
         mean = table.drop(columns=['images', 'positives']).mean()
         def numbers(row): return {k: None if math.isnan(v) else round(float(v), 4)

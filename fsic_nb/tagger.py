@@ -632,6 +632,7 @@ def _check_about(about, bad):
 @patch_to(Tagger, cls_method=True)
 def load(cls,
     path:str|Path, # a folder that `save` wrote
+    trust:bool=False, # may it name a network that is fetched from anywhere?
 )->Tagger:
     "Load a tagger from its folder."
     path = settle(Path(path).expanduser())
@@ -641,7 +642,7 @@ def load(cls,
     about = read_json(path/'tagger.json', dict)
     _check_about(about, bad)
     t = cls(**about['params'])
-    t.space_ = load_space(path/'space.safetensors')
+    t.space_ = load_space(path/'space.safetensors', trust)
     if t.backbone not in (None, t.space_.backbone): raise bad('its space is of another backbone')
     examples, t.cos_ = _read_examples(path, about, t.space_, bad)
     t.tags_ = about['tags']
