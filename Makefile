@@ -38,7 +38,7 @@ cover: python ## the tests with the lines of the library that none of them runs,
 	"$(BIN)/coverage" report --skip-covered -m
 
 # what needs neither the notebooks' tools nor a network beyond the index
-CORE := $(addprefix tests/test_,$(addsuffix .py,annotations baselines beds cache configs core data episodes evaluate features field lcm metrics model named names own partial plain prepare probes protocols readers refine runs scenes support tables tagger words))
+CORE := $(addprefix tests/test_,$(addsuffix .py,annotations baselines beds cache configs core data episodes evaluate features field lcm metrics model named names own partial prepare probes protocols readers refine runs scenes support tables tagger words))
 lowest: python ## tests with the lowest versions that settings.ini allows, in VENV-lowest
 	@mkdir -p build
 	@$(PYTHON) tools/lowest.py demo tag train > build/lowest.txt
