@@ -185,11 +185,11 @@ def how_many(
 @dataclass(frozen=True)
 class LabelSplit:
     "Split label names into training, model selection and test: lists of tasks that share none."
-    name:str # what the split is called in results
+    name:object # a text, what the split is called in results
     train:object # list of tasks, each a list of label names; a plain list of names is one task
     val:object # tasks whose labels choose the model
     test:object # tasks whose labels are never seen before
-    source:str = '' # who made this split
+    source:object = '' # a text, who made this split
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not isinstance(self.source, str):
