@@ -16,7 +16,8 @@ import matplotlib
 import torch
 from .backbones import Backbone, build_network
 from .configs import Cell, read_cell, tuned_config
-from .core import LARGEST_SEED, FsicError, check_number, check_out, read_json, say, write_json
+from .core import LARGEST_SEED, FsicError, check_number, check_out
+from .core import read_json, say, write_json
 from .episodes import Episode, Episodes, TooFewImages
 from .evaluate import evaluate, records, report
 from .experiment import (Experiment, check_data, check_options, check_training,

@@ -5,7 +5,7 @@ import pytest
 
 from bad_inputs import BAD
 from fsic_nb.cli import main
-from fsic_nb.core import FsicError, HIDDEN
+from fsic_nb.core import FsicError, UNSEEN
 
 
 def said_by(what, folder, monkeypatch):
@@ -25,7 +25,7 @@ def test_bad_input_is_one_sentence(name, what, said, code, tmp_path, monkeypatch
     text, got = said_by(what, tmp_path, monkeypatch)
     assert said in text and got==code, text
     last = text.rstrip('\n').split('\n')[-1]
-    assert not HIDDEN.search(last) and len(last)<600
+    assert not UNSEEN.search(last) and len(last)<600
     if not callable(what):
         assert not list(tmp_path.iterdir()) and (text.startswith('error: ')==(text.count('\n')==1))
 

@@ -48,7 +48,7 @@ def trap(tmp_path, monkeypatch):
 def folder(trap):
     "A folder of images, of which some are programs."
     (trap/'own'/'cat').mkdir(parents=True)
-    for n, b in {'a.jpg': PS, 'b.png': PS, 'c.gif': b'\xc5\xd0\xd3\xc6'+b'\0'*40+PS, 'd.bmp': WMF, 'e.tif': b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1'+bytes(600)}.items():
+    for n, b in {'a.jpg': PS, 'b.png': PS+b'%', 'c.gif': b'\xc5\xd0\xd3\xc6'+b'\0'*40+PS, 'd.bmp': WMF, 'e.tif': b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1'+bytes(600)}.items():
         (trap/'own'/'cat'/n).write_bytes(b)
     (trap/'own'/'cat'/'x.png').write_bytes(encoded('PNG'))
     return trap/'own'
@@ -56,7 +56,7 @@ def folder(trap):
 def test_prepare_starts_no_program(folder):
     lines = []
     assert prepare_data('folder', folder, folder.parent/'m.jsonl', 1, lines.append)==1
-    assert sum('cannot be read as an image (' in l for l in lines)==5 and 'whole: 1 image, broken: 5' in ' '.join(lines)
+    assert sum('no image format that is known here' in l for l in lines)==5 and 'whole: 1 image, broken: 5' in ' '.join(lines)
 
 def test_extract_starts_no_program(folder, trap):
     net = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.ReLU())
