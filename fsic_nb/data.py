@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch, patch_to
 from jaxtyping import Bool, Int, Shaped
-from .core import HIDDEN, FsicError, fingerprint, nearest, printable
+from .core import UNSEEN, FsicError, fingerprint, nearest, printable
 from .files import read_json, write_json
 
 # %% ../nbs/01_data.ipynb #bb60ceab
@@ -55,7 +55,7 @@ def find_fault(
     "Find out whether people can see a label and tell it from others."
     def is_seen(c): return unicodedata.category(c)[0] in 'LNPS' and c not in _BLANK
     if not any(map(is_seen, name)): return 'holds nothing that can be seen'
-    if odd := HIDDEN.search(name):
+    if odd := UNSEEN.search(name):
         return f'holds {unicodedata.name(odd[0], "a control character")} (U+{ord(odd[0]):04X})'
     return f'has {len(name):,} characters, more than {most}' if len(name)>most else ''
 
@@ -66,7 +66,7 @@ def check_label(
     "Raise unless people can see a label and tell it from others."
     why = find_fault(name)
     shown = printable(name if len(name)<=40 else name[:39]+'…')
-    if why: raise FsicError(f"{where}: the label '{shown}' {why}; give it another name in the data.")
+    if why: raise FsicError(f"{where}: the label '{shown}' {why}; rename it in the data.")
 
 # %% ../nbs/01_data.ipynb #8c87df24
 def plain_name(
@@ -186,11 +186,11 @@ def how_many(
 @dataclass(frozen=True)
 class LabelSplit:
     "Split label names into training, model selection and test: lists of tasks that share none."
-    name:str # what the split is called in results
+    name:object # a text, what the split is called in results
     train:object # list of tasks, each a list of label names; a plain list of names is one task
     val:object # tasks whose labels choose the model
     test:object # tasks whose labels are never seen before
-    source:str = '' # who made this split
+    source:object = '' # a text, who made this split
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not isinstance(self.source, str):

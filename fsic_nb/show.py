@@ -263,7 +263,8 @@ class _Sheet:
         self.fig.add_artist(Line2D([x/self.w]*2, ends, color='.75', lw=1))
 
     def row_name(self, x, y, name, colour):
-        self.text(x, y, as_drawn(name, 24).replace(' ', '\n'), color=colour, fontsize=10, weight='bold',
+        words = as_drawn(name, 24).replace(' ', '\n')
+        self.text(x, y, words, color=colour, fontsize=10, weight='bold',
                   ha='right', va='center')
 
     def labels(self, x, y, names, colours, size, most=3):

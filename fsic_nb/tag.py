@@ -14,7 +14,7 @@ from pathlib import Path
 from fastcore.script import store_true
 import fsic_nb
 from .cli import command, parse_names, takes_options
-from .core import HIDDEN, FsicError, nearest, printable, say
+from .core import UNSEEN, FsicError, nearest, printable, say
 from .files import check_out
 
 # %% ../nbs/39b_tag.ipynb #a47dd524
@@ -26,7 +26,7 @@ def json_lines(
     out = sys.stdout
     def emit(**values):
         text = json.dumps(values, ensure_ascii=False)
-        text = HIDDEN.sub(lambda m: json.dumps(m[0])[1:-1], text)   # a program reads the same
+        text = UNSEEN.sub(lambda m: json.dumps(m[0])[1:-1], text)   # a program reads the same
         try: print(text, file=out, flush=True)
         except BrokenPipeError:                              # as with `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
@@ -248,7 +248,8 @@ def explain_command(
         why.save(Path(out).expanduser())
         examples = [dict(name=e.name, share=round(float(share), 4)) for e, share, _ in why.examples]
         said = ', '.join(f'{printable(e["name"])} ({e["share"]:+.2f})' for e in examples)
-        say(f'{printable(photo)}: {tag} {why.p:.2f}'+(f'; examples that raise it: {said}' if said else ''))
+        more = f'; examples that raise it: {said}' if said else ''
+        say(f'{printable(photo)}: {tag} {why.p:.2f}'+more)
         say(f'{out}: the figure')
         emit(image=photo, tag=tag, p=round(float(why.p), 4), examples=examples, out=out)
 

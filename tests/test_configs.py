@@ -60,8 +60,8 @@ def test_what_is_needed_is_missed(key):
 
 @pytest.mark.parametrize('change,says', [
     (dict(schedule=dict(stepz=1)), 'x.toml, schedule: no key is called .stepz.; did you mean steps'), (dict(schedule=dict(steps=1.5)), 'schedule: steps is 1.5; expected int'),
-    (dict(schedule=dict(steps=0)), 'schedule.steps is 0; expected 1'), (dict(schedule='quick'), 'a finetuned cell takes .paper. or a table'), (dict(size=8), 'size is 8; expected 32'),
-    (dict(seed=-1), 'seed is -1'), (dict(mode='frozen', schedule='recipe', precision='bf16'), 'a frozen cell is trained by its recipe'), (dict(source='me'), 'published and source belong together'),
+    (dict(schedule=dict(steps=0)), 'schedule.steps 0: expected 1'), (dict(schedule='quick'), 'a finetuned cell takes .paper. or a table'), (dict(size=8), 'size 8: expected 32'),
+    (dict(seed=-1), 'seed -1:'), (dict(mode='frozen', schedule='recipe', precision='bf16'), 'a frozen cell is trained by its recipe'), (dict(source='me'), 'published and source belong together'),
     (dict(protocol='lenient'), 'known are strict, masked'), (dict(split='frequency_1_2'), 'is none of voc; use voc, voc_14_6'), (dict(backbone='resnet5O'), 'did you mean .*resnet50')])
 def test_what_cannot_be_is_said(change, says):
     with pytest.raises(FsicError, match=says): to_cell({**good, **change}, 'x.toml')
@@ -75,7 +75,7 @@ def test_a_cell_of_options():
     assert (cell.name, cell.split, cell.mode, cell.steps, cell.augment)==('command line', 'voc', 'finetuned', PAPER_SCHEDULE, False)
     short = cell_of({**OPTIONS, 'steps': 40, 'lr': 1e-7, 'split': 'frequency_2_2_2', 'augment': True, 'ways': 3})
     assert (short.steps.warmup, short.steps.lr_start, short.split, short.augment, short.ways)==(2, 1e-7, 'frequency_2_2_2', True, 3)
-    for wrong, says in ((dict(precision='fp8'), 'fsic_finetune: precision is .fp8.'), (dict(max_images=0), 'max_images is 0; expected 1'), (dict(steps=0), 'schedule.steps is 0'),
+    for wrong, says in ((dict(precision='fp8'), 'fsic_finetune: precision is .fp8.'), (dict(max_images=0), 'max_images 0: expected 1'), (dict(steps=0), 'schedule.steps 0:'),
                         (dict(method='bcr'), 'fsic_finetune: method is .bcr.')):
         with pytest.raises(FsicError, match=says): cell_of({**OPTIONS, **wrong})
 

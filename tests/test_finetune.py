@@ -322,8 +322,10 @@ def test_bad_options_make_no_folder(episodes, tmp_path, kw, says):
 
 def test_a_loss_that_is_not_finite(episodes, tmp_path):
     eps, g = episodes
+    wild = Schedule(steps=3, warmup=0)
+    object.__setattr__(wild, 'lr', 1e30)                 # which nobody can ask for
     with pytest.raises(FsicError, match='not finite at step 1; use a smaller learning rate'):
-        finetune(Plan(TINY, [eps], Schedule(steps=3, lr=1e30, warmup=0)), g, tmp_path/'r', how=Tuning(workers=1))
+        finetune(Plan(TINY, [eps], wild), g, tmp_path/'r', how=Tuning(workers=1))
 
 
 def test_a_damaged_picture_is_named(tmp_path):
