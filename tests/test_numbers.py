@@ -199,7 +199,7 @@ def test_weights_count_as_in_scikit_learn(seed):
     for i in range(w.shape[1]):
         X = np.column_stack([v, dials.doubt**.5*s[:, i]])
         fit = Ridge(dials.alpha).fit(X, rest[:, i], sample_weight=w[:, i])
-        assert np.allclose(got(s, v)[:, i], s[:, i]+fit.predict(X), atol=1e-4) and got.trust[i]==pytest.approx(1+dials.doubt**.5*fit.coef_[-1], abs=1e-4)
+        assert np.allclose(got(s, v)[:, i], s[:, i].numpy()+fit.predict(X), atol=1e-4) and got.trust[i]==pytest.approx(1+dials.doubt**.5*fit.coef_[-1], abs=1e-4)
     y = rest>0
     ones = solve_weighted(s, v, 2*y.float()-1-s, torch.ones_like(w), dials).correction
     want = learn_correction(s, v, y, dials)
