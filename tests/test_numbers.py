@@ -8,8 +8,10 @@ from sklearn.linear_model import Ridge
 import golden
 from fsic_nb.baselines import TRAINING_FREE
 from fsic_nb.confidence import LISTED, STRENGTH, expected_f1, fit_curves
+from fsic_nb.embed import cm_loss, score
 from fsic_nb.evaluate import evaluate, records
 from fsic_nb.metrics import episode_metrics, interval
+from fsic_nb.model import PaperConfig
 from fsic_nb.named import NameDials, learn_correction
 from fsic_nb.partial import solve_weighted
 from fsic_nb.recipes import MADE_OF_PARTS, RECIPES
@@ -227,3 +229,23 @@ def test_the_best_expected_f1_is_that_of_the_best_cut():
     for i in range(4):
         def f1(cut): return 2*(w[i]*p[i])[p[i]>=cut].sum()/(w[i][p[i]>=cut].sum()+(w[i]*p[i]).sum())
         assert expected_f1(p, w)[i].item()==pytest.approx(max(f1(c).item() for c in p[i]), abs=1e-9)
+
+
+# --- what is trained on ------------------------------------------------------------------------------------------------
+
+def test_the_loss_of_words_counts_what_is_known():
+    v, t = golden.draw(70, shape=(5, 4)), golden.draw(71, shape=(3, 4))
+    y, known = (torch.from_numpy(np.random.default_rng(k).random((5, 3))<.5) for k in (0, 1))
+    p = score(v, t).sigmoid()[known]
+    want = -torch.where(y[known], p.log(), (1-p).log()).mean()
+    assert torch.allclose(cm_loss(v, t, y, known), want, atol=1e-5) and not torch.allclose(cm_loss(v, t, y), want, atol=1e-2)
+
+@pytest.mark.parametrize('lcm', [dict(lcm='exact', keep='share'), dict(lcm='label', keep='signed'), dict(keep='share', lcm_steps=3)], ids=str)
+def test_local_features_are_chosen_where_the_configuration_says(lcm, exp):
+    "When images are scored; in training only if that is asked for."
+    def model(**kw): return golden.with_weights(PaperConfig(golden.C, golden.W, golden.D, 2, 0., **kw).build(), 11)
+    batch = load_episodes(exp, [exp.episodes('test', 1)[0]])
+    with torch.no_grad():
+        scored = [m(batch[0])(batch[1]) for m in (model(**lcm), model(lcm='none'))]
+        losses = [m.train().loss(*batch) for m in (model(**lcm), model(lcm='none'), model(**lcm, lcm_in_training=True))]
+    assert not torch.allclose(*scored, atol=1e-2) and torch.equal(losses[0], losses[1]) and not torch.allclose(losses[0], losses[2], atol=1e-3)

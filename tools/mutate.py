@@ -9,7 +9,7 @@ A fault of the list is a piece of a module that occurs exactly once, and what st
 and tools are copied to a temporary folder; the tree is never touched, and nothing is kept in the caches of the library.
 Who survives is named, and the exit code is 1. `FSIC_PROGRESS=0 OMP_NUM_THREADS=1` is set for the tests.
 """
-import argparse, ast, copy, os, random, shutil, signal, sys, tempfile, time, tomllib
+import argparse, ast, contextlib, copy, os, random, shutil, signal, sys, tempfile, time, tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,13 +156,17 @@ def run_tests(folder:Path, tests:tuple, timeout:float=TIMEOUT)->tuple: # exit co
             settings.load_profile('mutate')
             code = pytest.main(['-x', '-q', '--no-header', '-p', 'no:cacheprovider', '--hypothesis-seed=0', *(f'tests/{t}' for t in tests)])
         finally: os._exit(int(code))
-    while time.perf_counter()-start<timeout:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done: return os.waitstatus_to_exitcode(status), time.perf_counter()-start
-        time.sleep(.05)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None, time.perf_counter()-start
+    done = 0
+    try:
+        while not done and time.perf_counter()-start<timeout:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if not done: time.sleep(.05)
+    finally:                                                             # too slow, or somebody stopped us
+        if not done:
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError): kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) if done else None, time.perf_counter()-start
 
 
 class Runner:
@@ -226,6 +230,7 @@ def main():
             print(f'{m}: {min(a.random, len(every))} of {len(every)} generic faults', flush=True)
     else: jobs = [(f, f.apply((ROOT/'fsic_nb'/f'{f.module}.py').read_text(encoding='utf-8'))) for f in some]
     if not jobs: raise SystemExit(f'no such fault or module; known are {", ".join(dict.fromkeys([*by_module, *(f.name for f in faults)]))}.')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))     # the copy goes, and the tests that run
     with tempfile.TemporaryDirectory(prefix='mutate') as d:
         runner = Runner(Path(d))
         runner.baseline(tuple(dict.fromkeys(t for f, _ in jobs for t in f.tests)))
