@@ -249,3 +249,15 @@ def test_local_features_are_chosen_where_the_configuration_says(lcm, exp):
         scored = [m(batch[0])(batch[1]) for m in (model(**lcm), model(lcm='none'))]
         losses = [m.train().loss(*batch) for m in (model(**lcm), model(lcm='none'), model(**lcm, lcm_in_training=True))]
     assert not torch.allclose(*scored, atol=1e-2) and torch.equal(losses[0], losses[1]) and not torch.allclose(losses[0], losses[2], atol=1e-3)
+
+def test_an_image_of_which_nothing_is_known_is_not_looked_at(exp, methods):
+    "Whatever it shows: in the refined method to the last bit."
+    support, query, _ = load_episodes(exp, [exp.episodes('test', 2)[0]])
+    y, known = support.y.clone(), torch.ones_like(support.y)
+    y[:, 2] = known[:, 2] = False
+    f = support.x.locals.clone()
+    f[:, 2] = golden.draw(72, shape=f[:, 2].shape)
+    with torch.no_grad():
+        for n in ('refined', 'refined, no vocabulary', 'refined, mean', 'refined, signed'):
+            a, b = (methods[n](Support(Features(x), y, support.g, support.labels, known))(query) for x in (support.x.locals, f))
+            assert torch.equal(a, b), n
