@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 import golden
 from fsic_nb.baselines import TRAINING_FREE
 from fsic_nb.confidence import LISTED, STRENGTH, expected_f1, fit_curves
+from fsic_nb.core import fingerprint
 from fsic_nb.embed import cm_loss, score
 from fsic_nb.evaluate import evaluate, records
 from fsic_nb.metrics import episode_metrics, interval
@@ -261,3 +262,6 @@ def test_an_image_of_which_nothing_is_known_is_not_looked_at(exp, methods):
         for n in ('refined', 'refined, no vocabulary', 'refined, mean', 'refined, signed'):
             a, b = (methods[n](Support(Features(x), y, support.g, support.labels, known))(query) for x in (support.x.locals, f))
             assert torch.equal(a, b), n
+
+def test_what_is_hashed_is_told_apart_by_its_parts():
+    assert len({fingerprint(*parts) for parts in ((b'ab', b'c'), (b'a', b'bc'), (b'abc',), (b'abc', b''), ('abc',), (np.arange(3),), (np.arange(3.),))})==7
