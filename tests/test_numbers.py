@@ -8,7 +8,8 @@ from sklearn.linear_model import Ridge
 import golden
 from fsic_nb.baselines import TRAINING_FREE
 from fsic_nb.confidence import LISTED, STRENGTH, expected_f1, fit_curves
-from fsic_nb.core import fingerprint
+from fsic_nb.core import FsicError, fingerprint
+from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.embed import cm_loss, score
 from fsic_nb.evaluate import evaluate, records
 from fsic_nb.metrics import episode_metrics, interval
@@ -265,3 +266,11 @@ def test_an_image_of_which_nothing_is_known_is_not_looked_at(exp, methods):
 
 def test_what_is_hashed_is_told_apart_by_its_parts():
     assert len({fingerprint(*parts) for parts in ((b'ab', b'c'), (b'a', b'bc'), (b'abc',), (b'abc', b''), ('abc',), (np.arange(3),), (np.arange(3.),))})==7
+
+def test_a_column_is_that_of_its_name_in_any_order():
+    images = ImageSet(['1.jpg', '2.jpg'], ['b', 'c', 'a'], np.array([[1, 0, 0], [0, 0, 1]]), 'toy')
+    assert images.index(['a', 'b', 'c']).tolist()==[2, 0, 1] and images.labels[:, images.index(['a'])[0]].tolist()==[False, True]
+
+@pytest.mark.parametrize('parts', [dict(train=['a'], val=['a'], test=[]), dict(train=['a'], val=[], test=['b', 'a']), dict(train=[], val=['a'], test=['a'])], ids=str)
+def test_no_two_parts_share_a_label(parts):
+    with pytest.raises(FsicError, match='a label may be in one part only'): LabelSplit('toy', **parts)
