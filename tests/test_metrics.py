@@ -131,6 +131,54 @@ def test_episode_metrics_equal_sklearn(seed, levels, Q, N, share):
         np.testing.assert_allclose(m['macro_f1_pr'][e], 2*p*r/(p+r) if p+r else 0., atol=1e-12)
 
 
+def sk_metrics(s, y, keep):
+    "All metrics of an episode by scikit-learn, of the pairs that count: label by label, and all pairs as one list."
+    N = y.shape[1]
+    ap = [sk_ap(y[k, i], s[k, i]) if y[k, i].any() else math.nan for i, k in enumerate(keep.T)]
+    rows = [precision_recall_fscore_support(y[k, i], s[k, i]>0, average='binary', zero_division=0)[:3] if k.any() else (0., 0., 0.) for i, k in enumerate(keep.T)]
+    p, r, f1 = np.mean(rows, 0)
+    micro = precision_recall_fscore_support(y[keep], s[keep]>0, average='binary', zero_division=0)[:3]
+    return dict(map=np.nanmean(ap) if not np.isnan(ap).all() else math.nan, micro_ap=sk_ap(y[keep], s[keep]) if y[keep].any() else math.nan,
+                macro_p=p, macro_r=r, macro_f1=f1, macro_f1_pr=2*p*r/(p+r) if p+r else 0., micro_p=micro[0], micro_r=micro[1], micro_f1=micro[2], ap=ap,
+                positives=(y&keep).sum(0), chance=np.mean([chance_level((y&keep)[:, i].sum(), keep[:, i].sum()).item() for i in range(N) if (y&keep)[:, i].any()] or [math.nan]))
+
+
+@fast
+@given(seeds, levels, st.integers(2, 25), st.integers(1, 6), st.sampled_from([.05, .3, .9]), st.sampled_from([0., .3, .8]))
+def test_masked_pairs_are_as_if_they_were_not_there(seed, levels, Q, N, share, hidden):
+    "Every metric, with ties, labels of nobody and of everybody, and labels of which nothing is known."
+    s, y = draw(seed, (Q, N), levels, share)
+    keep = np.random.default_rng(seed+1).random((Q, N))>=hidden
+    keep[0, 0] = True                                                       # something must be there to be ranked
+    got, want = episode_metrics(s, y, weights=keep), sk_metrics(s, y, keep)
+    assert got.keys()==want.keys()
+    for k in want: np.testing.assert_allclose(got[k], want[k], atol=1e-12, err_msg=k)
+
+
+@fast
+@given(seeds, st.sampled_from([torch.float16, torch.bfloat16]), st.integers(2, 60), st.floats(1e-2, 1e2))
+def test_half_numbers_are_refused_and_their_ties_are_ties(seed, dtype, Q, scale):
+    "What 16 bits rounded to one value enters together, as in scikit-learn; the order of the images does not help."
+    g = np.random.default_rng(seed)
+    half = torch.from_numpy(1+1e-2*scale*g.normal(size=(3, Q))).to(dtype)
+    y = g.random((3, Q))<.3
+    with pytest.raises(FsicError, match='rank fp32 logits'): average_precision(half, y)
+    with pytest.raises(FsicError, match='rank fp32 logits'): episode_metrics(half.T, y.T)
+    s = half.float().numpy()
+    want = [sk_ap(*r) for r in zip(y, s)]
+    np.testing.assert_allclose(average_precision(s, y, empty=0.).numpy(), want, atol=1e-12)
+    np.testing.assert_allclose(average_precision(half.double(), y, empty=0.).numpy(), want, atol=1e-12)
+
+
+def test_micro_ap_is_not_map():
+    "One label is ranked well and the other, too, but not in one list: the scores of the second are higher throughout."
+    s = np.array([[[1., 10], [2, 11], [3, 12], [4, 13]]])
+    y = np.array([[[0, 0], [0, 0], [0, 1], [1, 1]]], bool)
+    m = episode_metrics(s, y)
+    assert m['map'][0]==1 and m['micro_ap'][0]==pytest.approx((1+1+3/5)/3)
+    assert m['micro_ap'][0]==pytest.approx(sk_ap(y.ravel(), s.ravel())) and m['macro_f1'][0]==pytest.approx((2/5+2/3)/2)
+
+
 def test_the_two_macro_f1_differ():
     y = np.zeros((1, 20, 2), bool); y[0, :10] = True
     s = np.full((1, 20, 2), -1.); s[0, 0, 0] = 1.; s[0, :, 1] = 1.   # label 0: sure and rare; label 1: always
