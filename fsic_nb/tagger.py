@@ -25,7 +25,8 @@ from .confidence import Evidence, fit_confidence
 from .core import FsicError, progress, say
 from .examples import Said, clean_tag, list_photos, read_examples, unite_tags
 from .features import share_threads
-from .files import atomic, check_seal, read_json, seal, settle, write_json
+from .files import (SEAL, atomic, check_seal, read_json, seal, settle,
+                           write_json)
 from .named import blur
 from .names import class_prior, is_informed
 from .partial import UNLISTED, solve_weighted, weigh_examples, with_background
@@ -561,7 +562,7 @@ def adapt(self:Tagger,
 
 # %% ../nbs/36c_tagger.ipynb #0104845b
 _FORM = 'fsic_nb tagger 1'
-_FILES = {'tagger.json', 'examples.safetensors', 'space.safetensors'}
+_FILES = {'tagger.json', 'examples.safetensors', 'space.safetensors', SEAL}
 
 def check_place(
     path:str|Path, # a folder
