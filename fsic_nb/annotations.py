@@ -14,7 +14,7 @@ import json, math, os, re
 from collections import Counter
 from pathlib import Path
 from .core import FsicError, nearest
-from .files import read_json, read_text
+from .files import open_file, read_json, read_text
 from .data import ImageSet, how_many
 from .pictures import SUFFIXES
 from .voc import (ONLY_DIFFICULT, VOC_NAMES, check_difficult, parse_xml, read_objects,
@@ -47,7 +47,7 @@ _ITEMS = re.compile(rb'"(image|img|file_?name|path|image_path)"\s*:\s*"'
 
 def _ends(path:Path)->bytes:
     "Read the beginning and the end of a file."
-    with open(path, 'rb') as f:
+    with open_file(path) as f:
         ends = f.read(2**16)
         f.seek(max(2**16, path.stat().st_size-2**16))
         return (ends+f.read()).replace(b'\0', b'')  # no zeros: a file may be UTF-16

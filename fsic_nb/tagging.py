@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .core import FsicError, progress, say
-from .files import atomic, check_out, lock, on_disk
+from .files import atomic, check_out, lock, on_disk, open_file
 from .data import how_many
 from .examples import Photos, list_photos
 
@@ -129,7 +129,7 @@ def written_rows(
     out:Path, # the table
 ): # yields `TagRow` rows and their bytes
     "Read the rows that a table has, each of which must be the one that would be written now."
-    with out.open('rb') as f:
+    with open_file(out) as f:
         records = _whole_records(f)
         next(records, None)                                  # the heading
         at = 0
@@ -150,13 +150,13 @@ _SAME = 2e-4   # by how much a probability may differ when it is computed again
 def _check_heading(form:TagForm, out:Path)->int: # 0 or 1 records of heading
     "Check the heading of a table, if there is one; add the column `error` where it is asked for."
     head = form.line(form.columns)
-    with out.open('rb') as f: there = next(_whole_records(f), b'')
+    with open_file(out) as f: there = next(_whole_records(f), b'')
     if not there:
-        with out.open('rb') as f: begun = f.read(len(head))
+        with open_file(out) as f: begun = f.read(len(head))
         if not head.startswith(begun): raise _refuse(out, 'is no table of tags')
         return 0
     if form.skip and there==form.line(form.columns[:-1]):
-        with atomic(out) as tmp, out.open('rb') as old, tmp.open('wb') as new:
+        with atomic(out) as tmp, open_file(out) as old, tmp.open('wb') as new:
             new.write(head)
             new.writelines(r[:-1]+b',\n' for r in islice(_whole_records(old), 1, None))
     elif not form.skip and there==form.line([*form.columns, 'error']):

@@ -2,12 +2,12 @@
 
 Harm is a function of a number: FSIC_FUZZ=200 tries 200 numbers of each file (a few in the tests), FSIC_FUZZ_SEED other numbers.
 """
-import contextlib, gzip, io, json, os, resource, shutil, signal, traceback
+import contextlib, functools, gzip, io, json, os, resource, shutil, signal, traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np, pytest, torch
-from fsic_nb import studies, tagger, tagging
+from fsic_nb import space as spaces, studies, tagging
 from fsic_nb.configs import read_cell, to_toml, CELLS
 from fsic_nb.core import FsicError, rng
 from fsic_nb.data import ImageSet, LabelSplit
@@ -186,6 +186,7 @@ def base(tmp_path_factory):
     home = tmp_path_factory.mktemp('fuzz')
     with pytest.MonkeyPatch.context() as m:
         m.setenv('FSIC_HOME', str(home/'home'))
+        m.setattr(spaces, 'load_backbone', functools.cache(spaces.load_backbone))
         yield home
 
 @pytest.fixture(scope='module')
@@ -248,10 +249,6 @@ def readers(base, exp, pictures, tiny):
     words = {f'w{i}': rng('w', i).standard_normal(4).astype('<f4') for i in range(30)}
     text = ''.join(f'{w} {" ".join(map(str, v))}\n' for w, v in words.items()).encode()
     binary = b'30 4\n'+b''.join(w.encode()+b' '+v.tobytes()+b'\n' for w, v in words.items())
-    many = np.random.default_rng(0)
-    def cached(folder):
-        folder.mkdir()
-        (folder/'w.txt').write_bytes(text)
     with contextlib.redirect_stdout(io.StringIO()): t = Tagger(words=False).fit(pictures[:2], ['cat', 'dog'])
     space = t.space_
     make(base/'photos', 20)
@@ -307,11 +304,13 @@ def test_only_sentences_come_out(name, readers, base, tmp_path):
     shutil.copytree(good, folder)
     found = []
     if 'shortlist' not in name and (x := attempt(lambda: reader.read(folder), f'{name}, good')): found.append(x)
+    if reader.writes:
+        shutil.rmtree(folder)
+        shutil.copytree(good, folder)
     tries = max(1, TRIES//reader.cost)
     for file in files:
         data = (good/file).read_bytes()
         for k in range(tries):
-            if name=='shortlist': found.append(None)
             (folder/file).write_bytes(harmed(data, rng(SEED, name, str(file), k), Path(file).suffix))
             found.append(attempt(lambda: reader.read(folder), f'{name}, {file}, number {k}', None if reader.writes else folder))
             if reader.writes:
