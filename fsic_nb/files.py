@@ -253,7 +253,7 @@ def check_form(
 ): # `obj`
     "Raise unless what was read has the form that is declared."
     try: msgspec.convert(obj, form)
-    except msgspec.ValidationError as e:
+    except (msgspec.ValidationError, UnicodeEncodeError) as e:   # such as half of a UTF-16 pair
         why = str(e).replace('`', '').replace(' - at ', ' at ').replace('$.', '')
         raise FsicError(f'{path}: {why[0].lower()}{why[1:]}; {remedy}.') from e
     return obj

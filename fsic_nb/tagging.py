@@ -11,6 +11,8 @@ import base64, contextlib, csv, heapq, io, json, os, re, time
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypedDict
+import msgspec
 import numpy as np
 from fastcore.basics import patch
 from .core import FsicError, progress, say
@@ -114,6 +116,8 @@ def _parsed(form:TagForm, names:list, records:list)->list: # of `TagRow`, None: 
     try:
         if len(cells)!=len(records) or any(len(c)!=width for c in cells): raise ValueError
         p = np.array([[x or 'nan' for x in c[2:stop]] for c in cells], float)
+        fine = np.array([not (form.skip and c[-1]) for c in cells], bool)
+        if not np.isfinite(p[fine]).all(): raise ValueError  # without an error, there are numbers
     except ValueError:                                       # which of them is it?
         if len(records)==1: return [None]
         return [r for n, one in zip(names, records) for r in _parsed(form, [n], [one])]
@@ -238,9 +242,16 @@ def _to_json(at:int, thumb, heats, spoke)->str:
     spoke = {str(k): [[int(i), float(s)] for i, s in v] for k, v in spoke.items()}
     return json.dumps(dict(at=at, thumb=text(thumb), heats=heats, spoke=spoke))
 
-def _from_json(line:str)->tuple: # number, thumb, heats, spoke
+class _Shown(TypedDict):
+    "Declare what a line says."
+    at: int
+    thumb: str
+    heats: dict[str, tuple[tuple[int, int], str]]     # tag index -> shape, bytes
+    spoke: dict[str, list[tuple[int, float]]]
+
+def _from_json(line:bytes)->tuple: # number, thumb, heats, spoke
     "Read what `_to_json` wrote."
-    d = json.loads(line)
+    d = msgspec.json.decode(line, type=_Shown)
     def array(shape, data): return np.frombuffer(base64.b64decode(data), np.uint8).reshape(shape)
     heats = {int(k): array(*h) for k, h in d['heats'].items()}
     spoke = {int(k): [(i, s) for i, s in v] for k, v in d['spoke'].items()}
@@ -290,10 +301,10 @@ def explain_shortlist(
     "Collect what a report shows; a photo whose part is missing is explained again."
     found = {at: Explained(row) for at, row in sorted((-at, row) for _, at, row in short.heap)}
     kept = set()
-    with contextlib.suppress(FileNotFoundError), short.path.open(encoding='utf-8') as f:
+    with open_file(short.path) if short.path.exists() else io.BytesIO() as f:
         for line in f:
             try: at, *shown = _from_json(line)
-            except (ValueError, KeyError, TypeError): continue   # empty, or cut
+            except (ValueError, msgspec.DecodeError, RecursionError): continue   # empty, or cut
             if at in found:
                 found[at] = Explained(found[at].row, *shown)
                 kept.add(at)
