@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, TypedDict
+import msgspec
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -111,20 +113,23 @@ def save(self:Space,
     with atomic(path) as tmp: write_tensors(tmp, half, dict(space=json.dumps(about, sort_keys=True)))
 
 # %% ../nbs/36_space.ipynb #5e526c81
-_LARGEST_SIDE = 4096   # pixels of a network's input
-_LARGEST_PRIOR = 100   # log a, and a distance of scores
+_Prior = Annotated[float, msgspec.Meta(ge=-100, le=100)]   # log a, and a distance of scores
+
+class _About(TypedDict):
+    "Declare what the header of a space says."
+    form: str
+    backbone: str
+    size: Annotated[int, msgspec.Meta(ge=1, le=4096)]      # pixels of a side
+    key: str
+    prior: dict[str, tuple[_Prior, _Prior, _Prior, _Prior]]
 
 def _check_header(about, bad):
     "Raise unless the header of a space is of the right form."
-    want = dict(form=str, backbone=str, size=int, key=str, prior=dict)
-    if not isinstance(about, dict) or {k: type(v) for k, v in about.items()}!=want:
-        raise bad('its header is another one')
+    try: msgspec.convert(about, _About)
+    except (msgspec.ValidationError, UnicodeEncodeError) as e:
+        raise bad(f'its header: {e}'.replace('`', '')) from e
     if about['form']!=_FORM: raise bad(f'its form is {about["form"]!r}')
-    if not 0<about['size']<=_LARGEST_SIDE: raise bad(f'its size is {about["size"]}')
-    def fine(x): return isinstance(x, float|int) and abs(x)<=_LARGEST_PRIOR   # NaN is not
-    ok = all(isinstance(v, list) and len(v)==4 and all(map(fine, v))
-             for v in about['prior'].values())
-    if set(about['prior'])!=set(KINDS_OF_TAG) or not ok: raise bad('its prior is another one')
+    if set(about['prior'])!=set(KINDS_OF_TAG): raise bad('its prior is another one')
 
 # %% ../nbs/36_space.ipynb #03b0a7ed
 def _read_space(path)->tuple: # what the header says, name -> tensor

@@ -38,7 +38,7 @@ SEPARATORS = {',': 'commas', ';': 'semicolons', '\t': 'tabs', '|': 'bars', ' ': 
 
 _END = '(?:' + '|'.join(sorted(s[1:] for s in SUFFIXES)) + ')'
 _BEHIND = re.compile(rf'\.{_END}"?( *[,;\t|]| +(?=\S))', re.I)
-_BEFORE = re.compile(rf'([,;\t|]) *"?[^,;\t|"]*\.{_END}"?$', re.I)
+_BEFORE = re.compile(rf'([,;\t|])(?: *")?[^,;\t|"]*\.{_END}"?$', re.I)
 _FIRST = re.compile(r'^(?:[^",;\t|]|"[^"]*")*([,;\t|])')
 
 def separator_of(
