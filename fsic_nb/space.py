@@ -165,8 +165,7 @@ def load_space(
     want = {'proj.weight': (dim, bb.channels), 'proj.bias': (dim,),
             'ground': (len(tensors['ground']), dim+n)}
     if n: want |= {'vocabulary.mean': (n,), 'rates': (n,)}
-    found = {k: tuple(t.shape) for k, t in tensors.items()}
-    if found!=want: raise bad('tensors of other shapes')
+    if want!={k: tuple(t.shape) for k, t in tensors.items()}: raise bad('tensors of other shapes')
     encoder = Encoder(bb.channels, dim, n)
     copy_layer(encoder.proj, tensors['proj.weight'], tensors['proj.bias'])
     if n:
