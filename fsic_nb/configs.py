@@ -183,7 +183,8 @@ def read_cell(
     names = ', '.join(p.stem for p in shipped('configs').glob('*.toml'))
     data = read_bytes(path, f'those that ship: {names}')
     try: d = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as e: raise FsicError(f'{path}: not valid TOML ({e}); correct it.') from e
+    except (ValueError, RecursionError) as e:
+        raise FsicError(f'{path}: not valid TOML ({e}); correct it.') from e
     return to_cell({'name': path.stem, **d}, str(path))
 
 # %% ../nbs/30_configs.ipynb #8290d275

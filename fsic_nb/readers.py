@@ -294,7 +294,8 @@ def _manifest_lines(path:Path)->list: # the first line, then the records
         if lack:
             raise FsicError(f'{path}, line {i}: {lack[0]} is missing; '
                             'make it again with fsic_prepare.')
-        check_form(r, _Head if i==1 else _Line, f'{path}, line {i}', 'make it again with fsic_prepare')
+        form = _Head if i==1 else _Line
+        check_form(r, form, f'{path}, line {i}', 'make it again with fsic_prepare')
     if not lines or lines[0]['images']!=len(lines)-1:
         raise FsicError(f'{path}: is not complete ({max(len(lines)-1, 0)} images); '
                         'make it again with fsic_prepare.')

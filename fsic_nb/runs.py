@@ -59,7 +59,8 @@ def read_tensors(
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as e:
         why = str(e).splitlines()[0][:100]
         raise FsicError(f'{path}: damaged ({why}); {remedy}.') from e
-    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not (v.float().abs()<HUGE).all()]:
+    weights = {k: v.float() for k, v in tensors.items() if v.is_floating_point()}
+    if bad := [k for k, v in weights.items() if not (v.abs()<HUGE).all()]:
         raise FsicError(f'{path}: {bad[0]} is not finite, or larger than {HUGE:.0e}; '
                         'train again with a smaller learning rate.')
     return tensors

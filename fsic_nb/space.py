@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 import msgspec
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from .confidence import KINDS_OF_TAG
 from .core import FsicError, rng, shipped
 from .embed import copy_layer
 from .features import extract, list_images
-from .files import atomic, open_file
+from .files import atomic, check_form, open_file
 from .named import Named, class_rates, name_points
 from .names import class_cosines, class_texts
 from .refined import Encoder
@@ -118,18 +118,15 @@ _Prior = Annotated[float, msgspec.Meta(ge=-100, le=100)]   # log a, and a distan
 
 class _About(TypedDict):
     "Declare what the header of a space says."
-    form: str
+    form: Literal[_FORM]
     backbone: str
     size: Annotated[int, msgspec.Meta(ge=1, le=4096)]      # pixels of a side
     key: str
     prior: dict[str, tuple[_Prior, _Prior, _Prior, _Prior]]
 
-def _check_header(about, bad):
+def _check_header(about, path, bad):
     "Raise unless the header of a space is of the right form."
-    try: msgspec.convert(about, _About)
-    except (msgspec.ValidationError, UnicodeEncodeError) as e:
-        raise bad(f'its header: {e}'.replace('`', '')) from e
-    if about['form']!=_FORM: raise bad(f'its form is {about["form"]!r}')
+    check_form(about, _About, path, 'restore the file, or fit the tagger again')
     if set(about['prior'])!=set(KINDS_OF_TAG): raise bad('its prior is another one')
 
 # %% ../nbs/36_space.ipynb #03b0a7ed
@@ -144,7 +141,7 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}
     except (OSError, SafetensorError, ValueError, RecursionError) as e:
         raise bad(str(e).split('\n')[0][:80]) from e
-    _check_header(about, bad)
+    _check_header(about, path, bad)
     if not {'proj.weight', 'proj.bias', 'ground'}<=set(tensors): raise bad('tensors are missing')
     for k, t in tensors.items():
         if not t.isfinite().all(): raise bad(f'{k} is not finite')

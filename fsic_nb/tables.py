@@ -331,7 +331,7 @@ def _list_in(cell:str, where:str)->list|None: # None: the cell is no list
     for parse in (json.loads, ast.literal_eval):
         if value is None and not re.search(r'[\'"]\s+[\'"]', inner):
             try: value = parse(cell)
-            except (ValueError, SyntaxError): pass
+            except (ValueError, SyntaxError, RecursionError, MemoryError): pass   # or too deep
     if isinstance(value, dict) and list(value)==['choices']: return value['choices'] # Label Studio
     if cell[0]!='[' and not isinstance(value, (set, tuple)): return None
     if value is None or any(isinstance(v, (list, dict)) for v in value):

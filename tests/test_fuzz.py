@@ -303,11 +303,11 @@ def test_only_sentences_come_out(name, readers, base, tmp_path):
     every = sorted(p for p in good.rglob('*') if p.is_file() and p.suffix not in ('.lock', '.jpg'))
     files = [p.relative_to(good) for p in every if not reader.files or any(p.relative_to(good).as_posix().endswith(f) for f in reader.files)]
     if not reader.files and len(files)>4: files = files[:4]
-    assert files or name=='dialect folders' or 'folder' in name or not every
+    assert files or not every
     folder = tmp_path/'f'
     shutil.copytree(good, folder)
     found = []
-    if (x := attempt(lambda: reader.read(folder), f'{name}, good')): found.append(x)
+    with limits(60), contextlib.redirect_stdout(io.StringIO()): reader.read(folder)       # which is good
     if reader.writes:
         shutil.rmtree(folder)
         shutil.copytree(good, folder)
