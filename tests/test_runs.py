@@ -250,3 +250,22 @@ def test_a_foreign_space_names_no_network_that_is_fetched(tmp_path, monkeypatch)
     for trust in (False, True):
         with pytest.raises(Opened): Tagger.load(tmp_path, trust)
     assert asked==[False, True]
+
+
+# --- where a run is written --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('name, words', [('demo', []), ('train', []), ('train', ['--config', 'voc_1shot_resnet101_paper', '--root', '.']),
+    ('evaluate', []), ('finetune', ['--root', '.'])], ids=lambda x: ' '.join(x) if isinstance(x, list) else x)
+def test_a_place_where_nothing_can_be_written_is_found_before_the_work(name, words, tmp_path, monkeypatch, capsys):
+    from fsic_nb import cli, studies
+    def begun(*args, **options): raise Opened
+    for work in ('prepare', 'choose_backbone', 'read_images', 'fit', 'finetune'): monkeypatch.setattr(studies, work, begun)
+    for check in ('check_data', 'check_options'): monkeypatch.setattr(studies, check, lambda *args: None)
+    (tmp_path/'file').write_text('')
+    def call(out):
+        monkeypatch.setattr(sys, 'argv', [f'fsic_{name}', *words, '--out', str(out)])
+        cli.COMMANDS[name]()
+    with pytest.raises(SystemExit) as e: call(tmp_path/'file'/'out')
+    assert e.value.code==2 and 'no file can be written there' in (err := capsys.readouterr().err) and err.count('\n')==1
+    with pytest.raises(Opened): call(tmp_path/'new'/'out')
+    assert [p.name for p in tmp_path.iterdir()]==['file']

@@ -65,9 +65,9 @@ def test_weights_are_heat_and_kept_places_are_outlined():
     edge, line = outlines(ax)
     assert len(line.get_segments())==4 and np.max(line.get_segments())==112      # around the first of 2 x 2 places
     assert edge.get_linewidth()[0]>line.get_linewidth()[0]
-    ax = show.show_places(grey, None, GRID, keep=[0, 0, 0, 1])
+    ax = show.show_places(2*grey, None, GRID, keep=[0, 0, 0, 1])
     drawn = ax.images[0].get_array()
-    assert (drawn[112:, 112:]==100).all() and (drawn[:112]!=100).all() and len(ax.images)==1
+    assert (drawn[112:, 112:]==200).all() and (drawn[:112]==160).all() and len(ax.images)==1    # the rest is dimmed
 
 def test_the_object_is_dashed_by_its_places_or_along_its_mask():
     grey = np.full((8, 8, 3), 100, np.uint8)
