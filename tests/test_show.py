@@ -160,16 +160,16 @@ def test_results_have_a_panel_a_data_set_and_a_row_a_method():
 @pytest.fixture
 def busy():
     "A figure with noise, text and a line: too much for a small file, unless it is reduced."
-    fig, ax = plt.subplots(figsize=(3, 3))
+    fig, ax = plt.subplots(figsize=(1.5, 1.5))
     ax.imshow(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
     ax.set_title('cat', color=show.PALETTE[1])
-    ax.plot([0, 100], [0, 100], color=show.PALETTE[0])
+    ax.plot([0, 50], [0, 50], color=show.PALETTE[0])
     return fig
 
 def test_a_figure_fits_and_is_the_same_again(busy, tmp_path):
     show.style()
-    a = show.save_figure(busy, tmp_path/'a.png', 40)
-    assert a.stat().st_size<=40_000 and a.read_bytes()==show.save_figure(busy, tmp_path/'b.png', 40).read_bytes()
+    a = show.save_figure(busy, tmp_path/'a.png', 12)
+    assert a.stat().st_size<=12_000 and a.read_bytes()==show.save_figure(busy, tmp_path/'b.png', 12).read_bytes()
     reduced = Image.open(a, formats=['PNG'])
     assert reduced.mode=='P'
     pixels = np.asarray(reduced.convert('RGB')).reshape(-1, 3)
