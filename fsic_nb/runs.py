@@ -22,8 +22,8 @@ from torch import nn
 from .backbones import LITE, is_known
 from .core import FsicError, home, say
 from .data import LabelSplit
-from .files import (atomic, build_once, check_seal, lock, read_bytes, read_json, seal,
-                           settle, write_json)
+from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes, read_json,
+                           seal, settle, write_json)
 from .protocols import SPLITS
 from .support import Configuration
 
@@ -278,11 +278,12 @@ def check_new_run(
     out:Path,   # the folder of the run
     about:dict, # what `about.json` should say
 ):
-    "Raise unless the folder is new, empty, or holds this run."
+    "Raise unless the folder is new, empty, or holds this run, and can be written."
     known = out.is_dir() and ((out/'about.json').exists() or not any(out.iterdir()))
     if out.exists() and not known:
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
     check_same_run(out, about)
+    check_out(out/'about.json')
 
 # %% ../nbs/20c_runs.ipynb #7d80ffa2
 class About(TypedDict):
@@ -324,7 +325,8 @@ def is_own(
 )->bool:
     "Tell whether a run was made here, and not changed since."
     mark = about.get('mark', '')
-    return (home()/'key').exists() and hmac.compare_digest(mark.encode(), mark_run(about).encode())
+    if not mark.isascii() or not (home()/'key').exists(): return False
+    return hmac.compare_digest(mark, mark_run(about))
 
 # %% ../nbs/20c_runs.ipynb #b7bd4e2f
 def check_trust(
