@@ -191,7 +191,9 @@ def fsic_prepare(
     if not root: raise FsicError(f'--data {data} needs --root, where the data set lies.')
     out = out or f'{data}_manifest.jsonl'
     reading = Options(**kwargs).reading()
-    if show: return fsic_nb.show.draw_labels(data, root, show, **reading)
+    if show:
+        fsic_nb.files.check_out(Path(show).expanduser(), '--show')
+        return fsic_nb.show.draw_labels(data, root, show, **reading)
     sys.exit(fsic_nb.prepare.prepare_data(data, root, out, workers, **reading))
 
 # %% ../nbs/33_cli.ipynb #9062b76c

@@ -45,8 +45,8 @@ def check_out(
     try:
         out = Path(out)
         up = next(p for p in out.absolute().parents if p.exists())
-        fine = name.strip() and '\0' not in name and not out.is_dir()
-        if fine and (not out.exists() or os.access(out, os.W_OK)):
+        fine = name.strip() and (not out.exists() or out.is_file() and os.access(out, os.W_OK))
+        if fine and '\0' not in name:
             with tempfile.TemporaryFile(dir=up): return
     except (OSError, ValueError): pass                   # not a folder, read-only, or no name
     raise FsicError(f'{option} {name}: no file can be written there; name another one.')
@@ -138,6 +138,8 @@ def atomic(
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path)
             settle(path)
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise FsicError(f'{path}: is a device or a pipe; name a file or a folder.')
             yield tmp
             _sync(tmp)
             if not tmp.is_dir() and not path.is_dir(): os.replace(tmp, path)

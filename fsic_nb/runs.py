@@ -22,7 +22,7 @@ from torch import nn
 from .backbones import LITE, is_known
 from .core import FsicError, home, say
 from .data import LabelSplit
-from .files import (atomic, build_once, check_seal, lock, read_bytes, read_json, seal,
+from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes, read_json, seal,
                            settle, write_json)
 from .protocols import SPLITS
 from .support import Configuration
@@ -278,9 +278,10 @@ def check_new_run(
     about:dict, # what `about.json` should say
 ):
     "Raise unless the folder is new, empty, or holds this run."
-    known = out.is_dir() and ((out/'about.json').exists() or not any(out.iterdir()))
-    if out.exists() and not known:
+    known = os.path.isdir(out) and ((out/'about.json').exists() or not any(out.iterdir()))
+    if os.path.exists(out) and not known:
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
+    check_out(out/'about.json')
     check_same_run(out, about)
 
 # %% ../nbs/20c_runs.ipynb #b0995a29

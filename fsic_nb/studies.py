@@ -102,8 +102,9 @@ def demo(
 )->list: # records
     "Build, extract, train, evaluate and report: everything `fsic_demo` does."
     begin = time.perf_counter()
-    out = Path(out)
+    out = Path(out).expanduser()
     check_data(data, root, seed)
+    check_out(out/'results.json')
     exp = prepare(data, root, seed, quick, say, **options)
     n = 12 if quick else 200
     drawn = draw_possible(exp, n, seed, say)
