@@ -22,8 +22,8 @@ from torch import nn
 from .backbones import LITE, is_known
 from .core import FsicError, home, say
 from .data import LabelSplit
-from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes, read_json, seal,
-                           settle, write_json)
+from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes,
+                           read_json, seal, settle, write_json)
 from .protocols import SPLITS
 from .support import Configuration
 
