@@ -7,7 +7,8 @@ VENV ?= .venv
 override VENV := $(or $(VENV:~/%=$(HOME)/%),.venv)
 BIN := $(VENV)/bin
 # two workers with one thread each; no progress bars in logs
-QUIET := OMP_NUM_THREADS=1 FSIC_PROGRESS=0 MPLBACKEND=Agg
+# compiled code is kept: the tests load the library with its types checked, which takes seconds to compile
+QUIET := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 FSIC_PROGRESS=0 MPLBACKEND=Agg
 
 .PHONY: help demo test cover lowest audit lab export notebooks docs clean python
 .DEFAULT_GOAL := help

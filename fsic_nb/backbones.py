@@ -243,7 +243,8 @@ def is_known(
     name:str, # of a network
 )->bool:
     "Tell whether a name is of a known network, whose weights come from one known place."
-    return name in (*LITE, *STRONG, 'resnet50', 'resnet101') or ':' not in name and timm.is_model(name)
+    if name in (*LITE, *STRONG, 'resnet50', 'resnet101'): return True
+    return ':' not in name and timm.is_model(name)
 
 # %% ../nbs/04_backbones.ipynb #d08c5fe3
 def build_network(

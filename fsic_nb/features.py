@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 from fastcore.basics import patch
 from PIL import Image
-from jaxtyping import Float, UInt32
+from jaxtyping import Float, Shaped, UInt32
 from .core import FsicError, fingerprint, hash_code, home, progress
 from .files import lock, on_disk, read_array, read_json, write_json
 from .backbones import Backbone, load_backbone, pick_precision
@@ -29,12 +29,12 @@ _Count = Annotated[int, msgspec.Meta(ge=1)]
 
 class StoreMeta(TypedDict):
     "Declare what `meta.json` holds, as far as it is read."
-    key: str
-    backbone: str
-    precision: str
+    key: str                     # name of the folder
+    backbone: str                # name of the network
+    precision: str               # 'fp32' or 'bf16'
     count: _Count                # images
     grid: tuple[_Count, _Count]  # rows and columns of places
-    channels: _Count
+    channels: _Count             # C
 
 class FeatureStore:
     "Read local features of n images off the disk: `store[ids]`, for `ids` of any shape."
@@ -66,7 +66,7 @@ class FeatureStore:
 
 # %% ../nbs/04b_features.ipynb #4ac65722
 def sum_rows(
-    *tables:np.ndarray, # several with n rows each
+    *tables:Shaped[np.ndarray, "n ..."], # rows of several files
 )->UInt32[np.ndarray, "n _"]: # a column for each table
     "Compute the checksum (CRC-32) of every row."
     return np.array([[zlib.crc32(np.ascontiguousarray(row)) for row in rows]

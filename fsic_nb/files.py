@@ -121,8 +121,8 @@ def _is_alive(pid:int)->bool:
 def _sweep(path:Path):
     "Remove what dead processes left of `path`."
     for p in path.parent.glob(f'.{glob.escape(path.name)}.{_HOST}-*.part'):
-        own = re.fullmatch(r'(\d{1,9})-\d+', p.name.removesuffix('.part').rpartition(f'.{_HOST}-')[2])
-        if own and not _is_alive(int(own[1])): _remove(p)
+        pid = p.name.removesuffix('.part').split('-')[-2]
+        if pid.isdecimal() and len(pid)<10 and not _is_alive(int(pid)): _remove(p)
 
 # %% ../nbs/00a_files.ipynb #5263e04d
 @contextlib.contextmanager

@@ -6,7 +6,7 @@
 __all__ = ['HUGE', 'save_model', 'write_tensors', 'read_tensors', 'load_model', 'save_checkpoint', 'State', 'resume_run',
            'begin_run', 'open_log', 'log_scores', 'save_milestone', 'steps_done', 'Planned', 'lock_run',
            'describe_cell', 'describe_run', 'describe_split', 'describe_tuned', 'check_same_run', 'check_new_run',
-           'mark_run', 'write_about', 'is_own', 'check_trust', 'About', 'read_run', 'name_runs', 'seen_labels',
+           'About', 'mark_run', 'write_about', 'is_own', 'check_trust', 'read_run', 'name_runs', 'seen_labels',
            'say_seen', 'is_tuned']
 
 # %% ../nbs/20c_runs.ipynb #e40aee59
@@ -213,7 +213,7 @@ class _Steps(TypedDict):
 
 class Planned(TypedDict):
     "Declare what an evaluation reads of `run.json`."
-    schedule: _Steps
+    schedule: _Steps             # how many steps it will have
 
 # %% ../nbs/20c_runs.ipynb #06a77b73
 def lock_run(
@@ -284,6 +284,22 @@ def check_new_run(
     check_out(out/'about.json')
     check_same_run(out, about)
 
+# %% ../nbs/20c_runs.ipynb #7d80ffa2
+class About(TypedDict):
+    "Declare what `about.json` holds, as far as it is read."
+    method: str                  # its name
+    train: list[str]             # labels
+    val: list[str]               # labels
+    backbone: str                # its name
+    weights: str|None            # hash of the backbone's
+    data: NotRequired[str]       # a key of `DATA`
+    seed: NotRequired[int]       # of episodes, weights and dropout
+    size: NotRequired[int]       # pixels of a side
+    features: NotRequired[str]   # key of the store
+    options: NotRequired[dict]   # fields of `Options`
+    cell: NotRequired[dict]      # fields of `Cell`
+    mark: NotRequired[str]       # of the home it was made in
+
 # %% ../nbs/20c_runs.ipynb #b0995a29
 def mark_run(
     about:dict, # what `about.json` says
@@ -310,6 +326,7 @@ def is_own(
     mark = about.get('mark', '')
     return (home()/'key').exists() and hmac.compare_digest(mark.encode(), mark_run(about).encode())
 
+# %% ../nbs/20c_runs.ipynb #b7bd4e2f
 def check_trust(
     run:dict,   # from `read_run`
     taken:dict, # what is taken over from it: field of `Options` -> value
@@ -325,21 +342,6 @@ def check_trust(
                         'who made it.')
 
 # %% ../nbs/20c_runs.ipynb #51efd698
-class About(TypedDict):
-    "Declare what `about.json` holds, as far as it is read."
-    method: str
-    train: list[str]             # labels
-    val: list[str]
-    backbone: str
-    weights: str|None            # hash of the backbone's
-    data: NotRequired[str]
-    seed: NotRequired[int]
-    size: NotRequired[int]       # pixels of a side
-    features: NotRequired[str]   # key of the store
-    options: NotRequired[dict]   # fields of `Options`
-    cell: NotRequired[dict]      # fields of `Cell`
-    mark: NotRequired[str]       # of the home it was made in
-
 def read_run(
     path:Path, # of a run that `fsic_train` made
     trust:bool=False, # may it name networks and files as one that was made here may?

@@ -108,7 +108,8 @@ def save(self:Space,
     half = {k: t.detach().cpu().half().contiguous() for k, t in _tensors(self).items()}
     if self.has_words:                         # the rarest classes need their 32 bits
         half['rates'] = self.rates.float().contiguous()
-    with atomic(path) as tmp: write_tensors(tmp, half, dict(space=json.dumps(about, sort_keys=True)))
+    header = dict(space=json.dumps(about, sort_keys=True))
+    with atomic(path) as tmp: write_tensors(tmp, half, header)
 
 # %% ../nbs/36_space.ipynb #5e526c81
 _LARGEST_SIDE = 4096   # pixels of a network's input
@@ -155,7 +156,7 @@ def load_space(
     "Read a space; the backbone's own classes are loaded with it."
     about, tensors, bad = _read_space(path)
     if not trust and not is_known(about['backbone']):
-        raise FsicError(f'{path}: asks for the network {about["backbone"]}, which would be fetched; '
+        raise FsicError(f'{path}: asks for the network {about["backbone"]}, to be fetched; '
                         'if you trust who made it, add trust=True (--trust for a command).')
     bb = load_backbone(about['backbone'], size=about['size'])
     head = classifier(bb) if 'rates' in tensors else None
@@ -164,8 +165,7 @@ def load_space(
     want = {'proj.weight': (dim, bb.channels), 'proj.bias': (dim,),
             'ground': (len(tensors['ground']), dim+n)}
     if n: want |= {'vocabulary.mean': (n,), 'rates': (n,)}
-    found = {k: tuple(t.shape) for k, t in tensors.items()}
-    if found!=want: raise bad('tensors of other shapes')
+    if want!={k: tuple(t.shape) for k, t in tensors.items()}: raise bad('tensors of other shapes')
     encoder = Encoder(bb.channels, dim, n)
     copy_layer(encoder.proj, tensors['proj.weight'], tensors['proj.bias'])
     if n:
