@@ -13,8 +13,9 @@ __all__ = ['COCO_NAMES', 'COCO_IDS', 'JSON_PLACES', 'holds_annotations', 'part_w
 import json, math, os, re
 from collections import Counter
 from pathlib import Path
+from typing import NotRequired, TypedDict
 from .core import FsicError, nearest
-from .files import read_json, read_text
+from .files import check_form, open_file, read_json, read_text
 from .data import ImageSet, how_many
 from .pictures import SUFFIXES
 from .voc import (ONLY_DIFFICULT, VOC_NAMES, check_difficult, parse_xml, read_objects,
@@ -47,7 +48,7 @@ _ITEMS = re.compile(rb'"(image|img|file_?name|path|image_path)"\s*:\s*"'
 
 def _ends(path:Path)->bytes:
     "Read the beginning and the end of a file."
-    with open(path, 'rb') as f:
+    with open_file(path) as f:
         ends = f.read(2**16)
         f.seek(max(2**16, path.stat().st_size-2**16))
         return (ends+f.read()).replace(b'\0', b'')  # no zeros: a file may be UTF-16
@@ -151,6 +152,10 @@ def lean(
         return record
     return {k: record[k] for k in _OF_AN_OBJECT if k in record}
 
+def _as_list(x)->list:
+    "Return a list as it is; anything else has no items."
+    return x if isinstance(x, list) else []
+
 def id_of(
     value,     # as it is written
     where:str, # 'file, record'
@@ -205,7 +210,8 @@ def coco_images(
         where = f'{path}, images[{i}]'
         if not isinstance(r, dict): r = {}
         key = id_of(r.get('id'), where)
-        no = [names[str(k)] for k in r.get('neg_category_ids') or () if str(k) in names]
+        absent = r.get('neg_category_ids')
+        no = [names[str(k)] for k in _as_list(absent) if str(k) in names]
         record = Record(image_name(r, where), [], f'{path}, image {key}', no if lvis else None,
                         boxes=[])
         old = out.setdefault(key, record)
@@ -230,7 +236,8 @@ def _is_box(box)->bool:
 def _objects_of(a)->list:
     "Return the objects of an annotation, of which COCO's panoptic form lists several."
     if not isinstance(a, dict) or 'segments_info' not in a: return [a]
-    return [dict(s, image_id=a.get('image_id')) for s in a['segments_info']]
+    return [dict(s, image_id=a.get('image_id')) if isinstance(s, dict) else s
+            for s in _as_list(a['segments_info'])]
 
 def add_labels(
     records:dict,     # id -> Record; these are changed
@@ -363,12 +370,22 @@ def list_createml(
     return out
 
 # %% ../nbs/01c_annotations.ipynb #52e8875b
+class _Shape(TypedDict):
+    points: NotRequired[list[tuple[float, float]]|None]
+
+class _Labelme(TypedDict):
+    "Declare what labelme writes of one image, as far as it is read."
+    imagePath: str
+    shapes: list[_Shape]
+    flags: NotRequired[dict|None]
+
 def list_labelme(
     d:dict,    # what labelme writes of one image
     path:str|Path, # the file
 )->Listing:
     "Read the outlines of one image, and its flags."
-    record = Record(str(d['imagePath']), [], str(path), boxes=[])
+    check_form(d, _Labelme, path, 'export it again')
+    record = Record(d['imagePath'], [], str(path), boxes=[])
     for s in d['shapes']:
         name = _label_of(s, str(path))
         if name not in record.yes: record.yes.append(name)
@@ -437,7 +454,7 @@ def _load_any(path:Path):
 def _json_line(line:str, where:str)->dict:
     "Read one line of JSON."
     try: return json.loads(line, object_hook=lean)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise FsicError(f'{where}: not valid JSON ({e}); correct it.') from e
 
 # %% ../nbs/01c_annotations.ipynb #a6f29fc7

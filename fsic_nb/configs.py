@@ -13,6 +13,7 @@ from pathlib import Path
 import timm
 import torch
 from .backbones import LITE, STRONG, build_network
+from .files import read_bytes
 from .core import LARGEST_SEED, FsicError, check_number, nearest, shipped
 from .data import PROTOCOLS
 from .finetune import BATCH_NORMS, PRECISIONS, FineTunedConfig, channels_of
@@ -179,11 +180,10 @@ def read_cell(
     "Read a cell from its file."
     path = Path(path).expanduser()
     if not path.suffix: path = shipped('configs', f'{path.name}.toml')
-    try: d = tomllib.loads(path.read_text(encoding='utf-8'))
-    except OSError as e:
-        names = ', '.join(p.stem for p in shipped('configs').glob('*.toml'))
-        raise FsicError(f'{path}: cannot be read ({e.strerror}); those that ship: {names}.') from e
-    except ValueError as e: raise FsicError(f'{path}: not valid TOML ({e}); correct it.') from e
+    names = ', '.join(p.stem for p in shipped('configs').glob('*.toml'))
+    data = read_bytes(path, f'those that ship: {names}')
+    try: d = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as e: raise FsicError(f'{path}: not valid TOML ({e}); correct it.') from e
     return to_cell({'name': path.stem, **d}, str(path))
 
 # %% ../nbs/30_configs.ipynb #8290d275

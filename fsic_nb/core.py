@@ -30,7 +30,11 @@ class FsicError(ValueError):
     "Tell in one sentence what the user can mend: the file or record, and the remedy."
     def __init__(self,
         text:object='', # the sentence
-    ): super().__init__(printable(text))
+    ):
+        text = printable(text)
+        # a file may say anything of any length; the beginning names it, the end is the remedy
+        if len(text)>1200: text = f'{text[:800]} ... {text[-300:]}'
+        super().__init__(text)
 
 # %% ../nbs/00_core.ipynb #0652c8cc
 def friendly(

@@ -7,7 +7,7 @@ __all__ = ['LONGEST_LABEL', 'PARTS', 'PROTOCOLS', 'FILES', 'ImageSet', 'find_fau
            'LabelSplit', 'select', 'filter_counts', 'enough', 'check_files']
 
 # %% ../nbs/01_data.ipynb #c9e4cd81
-import os, re, unicodedata
+import contextlib, os, re, unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -383,10 +383,12 @@ def check_files(
 # %% ../nbs/01_data.ipynb #da944368
 def _sizes(folder)->dict: # file name -> bytes
     "List the files of one folder."
-    try:
-        with os.scandir(folder or '.') as it:
-            return {e.name: e.stat().st_size for e in it if e.is_file()}
-    except (FileNotFoundError, NotADirectoryError): return {}
+    sizes = {}
+    with contextlib.suppress(OSError), os.scandir(folder or '.') as it:
+        for e in it:
+            with contextlib.suppress(OSError):           # a link that leads to itself
+                if e.is_file(): sizes[e.name] = e.stat().st_size
+    return sizes
 
 def _alike(name, names)->str:
     "Name a file that differs from `name` only in case, or in how its accents are stored."

@@ -240,6 +240,8 @@ def _fill(part, bb, todo, meta, bs)->float:
              _Rows(part/'means.npy', (n, bb.channels), np.float32),
              _Rows(part/'sums.npy', (n, 2), np.uint32))
     first = done = _done(part, files, bs)
+    if not done: shutil.rmtree(part)                     # whatever it holds
+    part.mkdir(exist_ok=True)
     _check_room(part, sum(o.row for o in files)*(n-done))
     for o in files: o.open(done)
     def save():

@@ -11,6 +11,7 @@ import codecs, contextlib, errno, glob, hashlib, itertools, json, os, re, shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 import msgspec
 import numpy as np
 from filelock import FileLock, Timeout
@@ -20,7 +21,7 @@ except ImportError: fcntl = None                         # Windows has none
 
 # %% ../nbs/00a_files.ipynb #8d2c0e20
 _NOT_WRITTEN = {getattr(errno, n, None) for n in 'ENOSPC EDQUOT EROFS EACCES EPERM EIO EFBIG '
-                'ENAMETOOLONG ENOTDIR EISDIR EEXIST'.split()}
+                'ENAMETOOLONG ENOTDIR EISDIR EEXIST ELOOP ESPIPE ENXIO'.split()}
 
 @contextlib.contextmanager
 def on_disk(
@@ -254,7 +255,7 @@ def check_form(
 ): # `obj`
     "Raise unless what was read has the form that is declared."
     try: msgspec.convert(obj, form)
-    except msgspec.ValidationError as e:
+    except (msgspec.ValidationError, UnicodeEncodeError) as e:   # such as half of a UTF-16 pair
         why = str(e).replace('`', '').replace(' - at ', ' at ').replace('$.', '')
         raise FsicError(f'{path}: {why[0].lower()}{why[1:]}; {remedy}.') from e
     return obj
@@ -301,7 +302,8 @@ def read_array(
     "Read an array; damage, or another shape or type, is a `FsicError` that names the file."
     with open_file(path, remedy): pass                   # a regular file
     try: a = np.load(path, mmap_mode='r' if mapped else None, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError) as e:
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError, ArithmeticError,
+            LookupError, RecursionError, TokenError) as e:   # of a header that is no header
         why = str(e).split('\n')[0][:100]
         raise FsicError(f'{path}: damaged ({why}); {remedy}.') from e
     shape = tuple(shape)

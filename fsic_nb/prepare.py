@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from .core import FsicError, check_number, printable, progress
-from .files import atomic, check_out, lock, on_disk
+from .files import atomic, check_out, lock, on_disk, open_file
 from .data import ImageSet, how_many
 from .pictures import file_bytes, open_rgb
 from .readers import MANIFEST_TEXT, read, read_manifest
@@ -62,12 +62,12 @@ def _read_part(part:Path)->dict: # path -> record
     "Read what an interrupted run has found."
     done = {}
     if not part.exists(): return done
-    with open(part, **MANIFEST_TEXT) as f:
+    with open_file(part) as f:
         for line in f:
             try:
-                r = json.loads(line)
+                r = json.loads(line.decode(**MANIFEST_TEXT))
                 done[r['path']] = r
-            except (ValueError, TypeError, KeyError): continue
+            except (ValueError, TypeError, KeyError, RecursionError): continue
     return done
 
 def _is_same_file(record:dict|None, path:Path)->bool:
@@ -81,8 +81,8 @@ def _is_same_file(record:dict|None, path:Path)->bool:
 def _is_manifest(path:Path)->bool:
     "Look whether a file begins like a manifest."
     try:
-        with open(path, **MANIFEST_TEXT) as f: return 'manifest' in json.loads(f.readline())
-    except (OSError, ValueError, TypeError): return False
+        with open_file(path) as f: return 'manifest' in json.loads(f.readline(2**20))
+    except (FsicError, ValueError, TypeError, RecursionError): return False
 
 def _check_manifest(out:Path):
     "Raise unless a manifest can be written there."

@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'SHOTS', 'QUERIES', 'SETS', 'FREQUENCY', 'OWN', 'WORDS', 'A
            'coco_base', 'read_labels', 'read_supports', 'FixedEpisodes']
 
 # %% ../nbs/05b_protocols.ipynb #110ce94a
-import gzip, json, re
+import gzip, json, re, zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch, store_attr
 from jaxtyping import Int
 from .core import FsicError, check_number, fingerprint, rng
-from .files import read_json
+from .files import open_file, read_json
 from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES
@@ -258,9 +258,9 @@ def _list_json(path:Path):
     "Read the JSON in a plain or gzipped file."
     if path.suffix!='.gz': return read_json(path)
     try:
-        with gzip.open(path, 'rt', encoding='utf-8') as f: return json.load(f)
-    except FileNotFoundError as e: raise FsicError(f'{path}: no such file.') from e
-    except (OSError, EOFError, ValueError) as e:
+        with open_file(path) as f, gzip.open(f, 'rt', encoding='utf-8') as text:
+            return json.load(text)
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as e:
         raise FsicError(f'{path}: not gzipped JSON ({e}); restore it.') from e
 
 def _add_part(carried, rows, n_labels, where):

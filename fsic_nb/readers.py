@@ -7,13 +7,14 @@ __all__ = ['NUSWIDE_NAMES', 'IMATERIALIST_MAP', 'MANIFEST_TEXT', 'READERS', 'REA
            'read_manifest', 'read']
 
 # %% ../nbs/01e_readers.ipynb #d8b807dd
-import csv, inspect, json, re
+import csv, inspect, io, json, re
 from collections import Counter
 from pathlib import Path
+from typing import NotRequired, TypedDict
 import numpy as np
 from .annotations import read_any_voc, read_coco
 from .core import FsicError, nearest
-from .files import read_json, read_text
+from .files import check_form, read_bytes, read_json, read_text
 from .data import ImageSet, check_files
 from .records import Listing, Record, inside, part_of, to_images
 from .tables import read_csv, read_folder
@@ -65,9 +66,8 @@ def _zero_one(
     listed:str, # the image list they belong to
 )->np.ndarray: # bool (n,)
     "Read one 0 or 1 a line."
-    try: raw = path.read_bytes().translate(None, b' \t\r').rstrip(b'\n')
-    except OSError as e:
-        raise FsicError(f'{path}: cannot be read ({e.strerror}); restore the official file.') from e
+    raw = read_bytes(path, 'restore the official file')
+    raw = raw.translate(None, b' \t\r').rstrip(b'\n')
     a = np.frombuffer(raw, np.uint8)
     if len(a)==2*n-1 and (a[1::2]==10).all() and (a[::2]&254==48).all():
         return a[::2]==49                      # 48 and 49 are '0' and '1', 10 the newline
@@ -256,18 +256,31 @@ def read_imaterialist(
     return _image_set('imaterialist', paths, list(names.values()), labels, where, how, info)
 
 # %% ../nbs/01e_readers.ipynb #8d4661cd
-_HEAD = 'manifest', 'name', 'root', 'images', 'names', 'info'   # what the first line has
+class _Head(TypedDict):
+    "Declare what the first line of a manifest has."
+    manifest: int
+    name: str
+    root: str          # relative to the manifest
+    images: int        # lines that follow
+    names: list[str]   # labels
+    info: dict
+
+class _Line(TypedDict):
+    "Declare what a manifest says of an image, as far as it is read."
+    path: str
+    labels: list[str]
+    unknown: NotRequired[list[str]]
+    part: NotRequired[str]
+    boxes: NotRequired[list[tuple[str, float, float, float, float]]]
 MANIFEST_TEXT = dict(encoding='utf-8', errors='surrogateescape')   # names need not be Unicode
 
 def _read_lines(path:Path)->list:
     "Read all JSON lines of a file."
+    text = read_bytes(path, 'make it with fsic_prepare').decode(**MANIFEST_TEXT)
     lines = []
     try:
-        with open(path, **MANIFEST_TEXT) as f:
-            for line in f: lines.append(json.loads(line))
-    except OSError as e:
-        raise FsicError(f'{path}: cannot be read ({e.strerror}); make it with fsic_prepare.') from e
-    except ValueError as e:
+        for line in io.StringIO(text): lines.append(json.loads(line))
+    except (ValueError, RecursionError) as e:
         raise FsicError(f'{path}, line {len(lines)+1}: not valid JSON ({e}); '
                         'make it again with fsic_prepare.') from e
     return lines
@@ -276,11 +289,12 @@ def _manifest_lines(path:Path)->list: # the first line, then the records
     "Read a manifest and check that no line and no key is missing."
     lines = _read_lines(path)
     for i, r in enumerate(lines, 1):
-        need = _HEAD if i==1 else ('path', 'labels')
+        need = _Head.__annotations__ if i==1 else ('path', 'labels')
         lack = [k for k in need if not isinstance(r, dict) or k not in r]
         if lack:
             raise FsicError(f'{path}, line {i}: {lack[0]} is missing; '
                             'make it again with fsic_prepare.')
+        check_form(r, _Head if i==1 else _Line, f'{path}, line {i}', 'make it again with fsic_prepare')
     if not lines or lines[0]['images']!=len(lines)-1:
         raise FsicError(f'{path}: is not complete ({max(len(lines)-1, 0)} images); '
                         'make it again with fsic_prepare.')

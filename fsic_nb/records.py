@@ -7,7 +7,7 @@ __all__ = ['PART_NAMES', 'PLACES', 'Record', 'part_of', 'inside', 'Folder', 'sou
            'join_records', 'find_files', 'table_of', 'to_images', 'or_else']
 
 # %% ../nbs/01b_records.ipynb #40b381cc
-import os, re
+import contextlib, os, re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +69,13 @@ class Folder:
         self.folders = {} # name and plain name -> name
         try:
             with os.scandir(path) as it: entries = list(it)
-        except (FileNotFoundError, NotADirectoryError): entries = []
+        except OSError: entries = []                 # also a name that is too long for one
         for e in entries:
-            if e.is_file(): self.files[e.name] = e.stat().st_size
-            elif e.is_dir():
-                self.folders.setdefault(plain_name(e.name), e.name)
-                self.folders[e.name] = e.name        # as it is spelt, if two are alike
+            with contextlib.suppress(OSError):       # a link that leads to itself
+                if e.is_file(): self.files[e.name] = e.stat().st_size
+                elif e.is_dir():
+                    self.folders.setdefault(plain_name(e.name), e.name)
+                    self.folders[e.name] = e.name    # as it is spelt, if two are alike
         self.alike = {}   # plain name, with or without ending -> names
         for n in self.files:
             stem, suffix = os.path.splitext(plain_name(n))

@@ -164,7 +164,7 @@ def open_log(
 def _step_of(line:bytes)->float:
     "Return the step that a line of the log is about; a line that was cut is about none."
     try: return json.loads(line)['step']
-    except (ValueError, KeyError, TypeError): return float('inf')
+    except (ValueError, KeyError, TypeError, RecursionError): return float('inf')
 
 # %% ../nbs/20c_runs.ipynb #86bca20b
 @torch.no_grad()

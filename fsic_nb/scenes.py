@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from itertools import accumulate, count, cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 import numpy as np
 from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
@@ -24,7 +24,7 @@ from pycocotools import mask as coco
 from .core import FsicError, fingerprint, home, progress
 from .files import build_once
 from .core import rng
-from .files import read_json, write_json
+from .files import read_array, read_json, write_json
 from .data import PARTS, ImageSet, LabelSplit
 from .pictures import open_rgb
 
@@ -427,16 +427,28 @@ def _write_scenes(recipe, folder):
     write_json(folder/'scenes.json', dict(made, hash=fingerprint(made, cells)))
 
 # %% ../nbs/02_scenes.ipynb #c5cbca07
+class _Picture(TypedDict):
+    file: str
+    bytes: int
+    objects: list[tuple[int, str]]   # label, mask
+
+class _Made(TypedDict):
+    "Declare what `scenes.json` holds."
+    recipe: dict
+    names: list[str]
+    pictures: list[_Picture]
+    hash: str
+
 def _read_scenes(folder):
     "Read what `_write_scenes` wrote: (dict, cells); an error names the damaged file."
     def damaged(file, why):
         raise FsicError(f'{folder/file}: {why}; '
                         f'delete the folder {folder} and the scenes are composed again.')
-    try: made = read_json(folder/'scenes.json', dict)
+    try: made = read_json(folder/'scenes.json', _Made)
     except FsicError: damaged('scenes.json', 'missing or not valid JSON')
-    try: cells = np.load(folder/'cells.npy', allow_pickle=False)
-    except (OSError, ValueError, EOFError): damaged('cells.npy', 'missing or damaged')
-    if not isinstance(made, dict) or made.pop('hash', None)!=fingerprint(made, cells):
+    try: cells = read_array(folder/'cells.npy', (None, 7, 7), np.float16)
+    except FsicError: damaged('cells.npy', 'missing or damaged')
+    if made.pop('hash')!=fingerprint(made, cells):
         damaged('scenes.json', 'this file or cells.npy was changed')
     inside = folder/'pictures'
     there = {e.name: e.stat().st_size for e in os.scandir(inside)} if inside.is_dir() else {}

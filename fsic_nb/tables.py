@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from .annotations import without_upload_prefix
 from .core import FsicError
+from .files import read_bytes
 from .data import ImageSet, how_many, plain_name
 from .pictures import SUFFIXES
 from .records import Finder, Listing, Record, join_records, or_else, part_of, to_images
@@ -20,10 +21,7 @@ from .records import Finder, Listing, Record, join_records, or_else, part_of, to
 # %% ../nbs/01d_tables.ipynb #1d000011
 def _text(path:Path)->str:
     "Read a file in UTF-8, or in UTF-16 if it begins with the mark of that."
-    try: b = path.read_bytes()
-    except OSError as e:
-        raise FsicError(f'{path}: cannot be read ({e.strerror}); '
-                        'give a CSV file, or the folder that holds it.') from e
+    b = read_bytes(path, 'give a CSV file, or the folder that holds it')
     wide = b[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     if b[:2]==b'PK' or b[:4]==b'PAR1':
         raise FsicError(f'{path}: is a workbook, an archive or Parquet; save the table as CSV in '
@@ -716,7 +714,7 @@ def _same_content(paths:list)->dict: # path -> the first one with that content
     for size, group in by_size.items():
         for p in group:
             alone = not size or len(group)==1
-            key = p if alone else (size, hashlib.sha256(Path(p).read_bytes()).digest())
+            key = p if alone else (size, hashlib.sha256(read_bytes(p)).digest())
             same[p] = first.setdefault(key, p)
     return same
 

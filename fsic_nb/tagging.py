@@ -11,10 +11,12 @@ import base64, contextlib, csv, heapq, io, json, os, re, time
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypedDict
+import msgspec
 import numpy as np
 from fastcore.basics import patch
 from .core import FsicError, progress, say
-from .files import atomic, check_out, lock, on_disk
+from .files import atomic, check_out, lock, on_disk, open_file
 from .data import how_many
 from .examples import Photos, list_photos
 
@@ -114,6 +116,8 @@ def _parsed(form:TagForm, names:list, records:list)->list: # of `TagRow`, None: 
     try:
         if len(cells)!=len(records) or any(len(c)!=width for c in cells): raise ValueError
         p = np.array([[x or 'nan' for x in c[2:stop]] for c in cells], float)
+        fine = np.array([not (form.skip and c[-1]) for c in cells], bool)
+        if not np.isfinite(p[fine]).all(): raise ValueError  # without an error, there are numbers
     except ValueError:                                       # which of them is it?
         if len(records)==1: return [None]
         return [r for n, one in zip(names, records) for r in _parsed(form, [n], [one])]
@@ -129,7 +133,7 @@ def written_rows(
     out:Path, # the table
 ): # yields `TagRow` rows and their bytes
     "Read the rows that a table has, each of which must be the one that would be written now."
-    with out.open('rb') as f:
+    with open_file(out) as f:
         records = _whole_records(f)
         next(records, None)                                  # the heading
         at = 0
@@ -150,13 +154,13 @@ _SAME = 2e-4   # by how much a probability may differ when it is computed again
 def _check_heading(form:TagForm, out:Path)->int: # 0 or 1 records of heading
     "Check the heading of a table, if there is one; add the column `error` where it is asked for."
     head = form.line(form.columns)
-    with out.open('rb') as f: there = next(_whole_records(f), b'')
+    with open_file(out) as f: there = next(_whole_records(f), b'')
     if not there:
-        with out.open('rb') as f: begun = f.read(len(head))
+        with open_file(out) as f: begun = f.read(len(head))
         if not head.startswith(begun): raise _refuse(out, 'is no table of tags')
         return 0
     if form.skip and there==form.line(form.columns[:-1]):
-        with atomic(out) as tmp, out.open('rb') as old, tmp.open('wb') as new:
+        with atomic(out) as tmp, open_file(out) as old, tmp.open('wb') as new:
             new.write(head)
             new.writelines(r[:-1]+b',\n' for r in islice(_whole_records(old), 1, None))
     elif not form.skip and there==form.line([*form.columns, 'error']):
@@ -238,9 +242,16 @@ def _to_json(at:int, thumb, heats, spoke)->str:
     spoke = {str(k): [[int(i), float(s)] for i, s in v] for k, v in spoke.items()}
     return json.dumps(dict(at=at, thumb=text(thumb), heats=heats, spoke=spoke))
 
-def _from_json(line:str)->tuple: # number, thumb, heats, spoke
+class _Shown(TypedDict):
+    "Declare what a line says."
+    at: int
+    thumb: str
+    heats: dict[str, tuple[tuple[int, int], str]]     # tag index -> shape, bytes
+    spoke: dict[str, list[tuple[int, float]]]
+
+def _from_json(line:bytes)->tuple: # number, thumb, heats, spoke
     "Read what `_to_json` wrote."
-    d = json.loads(line)
+    d = msgspec.json.decode(line, type=_Shown)
     def array(shape, data): return np.frombuffer(base64.b64decode(data), np.uint8).reshape(shape)
     heats = {int(k): array(*h) for k, h in d['heats'].items()}
     spoke = {int(k): [(i, s) for i, s in v] for k, v in d['spoke'].items()}
@@ -290,10 +301,10 @@ def explain_shortlist(
     "Collect what a report shows; a photo whose part is missing is explained again."
     found = {at: Explained(row) for at, row in sorted((-at, row) for _, at, row in short.heap)}
     kept = set()
-    with contextlib.suppress(FileNotFoundError), short.path.open(encoding='utf-8') as f:
+    with open_file(short.path) if short.path.exists() else io.BytesIO() as f:
         for line in f:
             try: at, *shown = _from_json(line)
-            except (ValueError, KeyError, TypeError): continue   # empty, or cut
+            except (ValueError, msgspec.DecodeError, RecursionError): continue   # empty, or cut
             if at in found:
                 found[at] = Explained(found[at].row, *shown)
                 kept.add(at)

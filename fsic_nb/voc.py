@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np
 from .core import FsicError, nearest
-from .files import read_text
+from .files import read_bytes, read_text
 from .data import ImageSet, LabelSplit, check_files
 
 # %% ../nbs/01a_voc.ipynb #7c0c91e1
@@ -108,7 +108,7 @@ def parse_xml(
 )->ElementTree.Element:
     "Parse an XML file, which may not declare anything."
     parser = ElementTree.XMLParser(target=_NoDoctype())
-    try: return ElementTree.fromstring(path.read_bytes(), parser)
+    try: return ElementTree.fromstring(read_bytes(path), parser)
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as e:
         raise FsicError(f'{path}: not valid XML ({e}); save the file again.') from e
 

@@ -8,7 +8,7 @@ __all__ = ['JOINED', 'TOP', 'to_keyed_vectors', 'detect_format', 'Sentences', 'f
 
 # %% ../nbs/03_words.ipynb #f3ac3e60
 import codecs, contextlib, difflib, gzip, hashlib, io, json, re, socket, string, warnings
-import unicodedata
+import unicodedata, zlib
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from itertools import islice
@@ -53,12 +53,16 @@ def _load_packaged():
     return to_keyed_vectors(words, vectors, 'glove-50')
 
 # %% ../nbs/03_words.ipynb #e6bbbd4c
+@contextlib.contextmanager
 def _open(path):
     "Open a file for reading bytes, gzipped or not."
-    with open_file(path) as f: zipped = f.read(2)==b'\x1f\x8b'
-    f = gzip.open(path, 'rb') if zipped else open(path, 'rb')
-    if f.read(3)!=codecs.BOM_UTF8: f.seek(0)       # what Windows editors put before a text
-    return f
+    with contextlib.ExitStack() as opened:
+        f = opened.enter_context(open_file(path))
+        zipped = f.read(2)==b'\x1f\x8b'
+        f.seek(0)
+        if zipped: f = opened.enter_context(gzip.open(f, 'rb'))
+        if f.read(3)!=codecs.BOM_UTF8: f.seek(0)   # what Windows editors put before a text
+        yield f
 
 def _count_numbers(line:bytes)->int:
     "Count the numbers at the end of a line; 0 if it is no line of text vectors."
@@ -182,7 +186,7 @@ def _read_file(path, limit):
     try:
         kind, v, w = detect_format(path)
         return (_read_text if kind=='text' else _read_binary)(path, v, w, limit)
-    except (EOFError, gzip.BadGzipFile, OSError) as e:
+    except (EOFError, OSError, zlib.error, MemoryError) as e:
         raise FsicError(f'{path}: cannot be read ({e}); restore the file.') from e
 
 def _load_file(path, limit=None, large=32_000_000):
@@ -194,7 +198,7 @@ def _load_file(path, limit=None, large=32_000_000):
         tmp.mkdir()
         np.save(tmp/'vectors.npy', vectors)
         (tmp/'words.json').write_text(json.dumps(words), encoding='utf-8')
-    with open(path, 'rb') as f: digest = hashlib.file_digest(f, 'sha256').hexdigest()
+    with open_file(path) as f: digest = hashlib.file_digest(f, 'sha256').hexdigest()
     d = build_once(home()/'words'/fingerprint(digest, limit), build)
     words = read_json(d/'words.json', list[str])
     vectors = read_array(d/'vectors.npy', (len(words), None), np.float32, mapped=True)

@@ -2,12 +2,12 @@
 
 Harm is a function of a number: FSIC_FUZZ=200 tries 200 numbers of each file (a few in the tests), FSIC_FUZZ_SEED other numbers.
 """
-import contextlib, gzip, io, json, os, resource, shutil, signal, traceback
+import contextlib, functools, gzip, io, json, os, resource, shutil, signal, traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np, pytest, torch
-from fsic_nb import studies, tagger, tagging
+from fsic_nb import space as spaces, studies, tagging
 from fsic_nb.configs import read_cell, to_toml, CELLS
 from fsic_nb.core import FsicError, rng
 from fsic_nb.data import ImageSet, LabelSplit
@@ -186,6 +186,7 @@ def base(tmp_path_factory):
     home = tmp_path_factory.mktemp('fuzz')
     with pytest.MonkeyPatch.context() as m:
         m.setenv('FSIC_HOME', str(home/'home'))
+        m.setattr(spaces, 'load_backbone', functools.cache(spaces.load_backbone))
         yield home
 
 @pytest.fixture(scope='module')
@@ -248,10 +249,6 @@ def readers(base, exp, pictures, tiny):
     words = {f'w{i}': rng('w', i).standard_normal(4).astype('<f4') for i in range(30)}
     text = ''.join(f'{w} {" ".join(map(str, v))}\n' for w, v in words.items()).encode()
     binary = b'30 4\n'+b''.join(w.encode()+b' '+v.tobytes()+b'\n' for w, v in words.items())
-    many = np.random.default_rng(0)
-    def cached(folder):
-        folder.mkdir()
-        (folder/'w.txt').write_bytes(text)
     with contextlib.redirect_stdout(io.StringIO()): t = Tagger(words=False).fit(pictures[:2], ['cat', 'dog'])
     space = t.space_
     make(base/'photos', 20)
@@ -262,7 +259,11 @@ def readers(base, exp, pictures, tiny):
         folder.mkdir()
         short = Shortlist(folder/'t.csv', 10)
         for _ in tagging.stream_tags(TagForm(Fake()), tagging.list_photos(base/'photos'), folder/'t.csv', short): pass
-        a_shortlist.short = short
+        a_shortlist.heap = short.heap
+    def read_a_shortlist(folder):
+        short = Shortlist(folder/'t.csv', 10)
+        short.heap = a_shortlist.heap
+        explain_shortlist(short, TagForm(Fake()), tagging.list_photos(base/'photos'))
     def a_csv(folder):
         folder.mkdir()
         (folder/'e.csv').write_text('image,tags\n'+''.join(f'{p},a;b\n' for p in pictures))
@@ -283,7 +284,7 @@ def readers(base, exp, pictures, tiny):
         'tagger': Reader(lambda f: t.save(f), Tagger.load, ('tagger.json', 'examples.safetensors', 'sums.json'), cost=2),
         'space': Reader(lambda f: (f.mkdir(), space.save(f/'s')), lambda f: load_space(f/'s'), cost=2),
         'table': Reader(a_table, lambda f: tag_photos(Fake(), base/'photos', f/'t.csv'), ('t.csv',), writes=True),
-        'shortlist': Reader(a_shortlist, lambda f: explain_shortlist(a_shortlist.short, TagForm(Fake()), tagging.list_photos(base/'photos')), ('.t.csv.photos.jsonl',)),
+        'shortlist': Reader(a_shortlist, read_a_shortlist, ('.t.csv.photos.jsonl',)),
         'examples': Reader(a_csv, lambda f: read_examples(f/'e.csv')),
         'nuswide': Reader(nuswide, lambda f: read('nuswide', f, files='unchecked'), ('Imagelist.txt', 'Labels_cat.txt')),
         'imaterialist': Reader(imaterialist, lambda f: read('imaterialist', f, files='unchecked')), 'voc': Reader(voc, lambda f: read('voc', f)),
@@ -306,12 +307,14 @@ def test_only_sentences_come_out(name, readers, base, tmp_path):
     folder = tmp_path/'f'
     shutil.copytree(good, folder)
     found = []
-    if 'shortlist' not in name and (x := attempt(lambda: reader.read(folder), f'{name}, good')): found.append(x)
+    if (x := attempt(lambda: reader.read(folder), f'{name}, good')): found.append(x)
+    if reader.writes:
+        shutil.rmtree(folder)
+        shutil.copytree(good, folder)
     tries = max(1, TRIES//reader.cost)
     for file in files:
         data = (good/file).read_bytes()
         for k in range(tries):
-            if name=='shortlist': found.append(None)
             (folder/file).write_bytes(harmed(data, rng(SEED, name, str(file), k), Path(file).suffix))
             found.append(attempt(lambda: reader.read(folder), f'{name}, {file}, number {k}', None if reader.writes else folder))
             if reader.writes:
