@@ -87,7 +87,7 @@ IMAGES += [('image file, a pipe', partial(open_odd, os.mkfifo), 'it is no regula
            ('image file, a folder', partial(open_odd, Path.mkdir), 'x.jpg: cannot be read (Is a directory)', None),
            ('image file, a socket', partial(open_odd, bind), 'x.jpg: cannot be read (', None),
            ('image file, a link to itself', partial(open_odd, lambda p: p.symlink_to('x.jpg')), 'x.jpg: cannot be read (', None),
-           ('image file, more than 512 MiB', partial(open_odd, sparse), 'more than 512 MiB', None),
+           ('image file, more than 512 MiB', partial(open_odd, sparse), 'it has more than 536,870,912 bytes', None),
            ('image file, NUL in its name', never(pictures.open_rgb, 'a\0.jpg'), 'cannot be read (embedded null byte)', None),
            ('image file, a line break in its name', never(pictures.open_rgb, 'a\n\x1b[2J.jpg'), r'a\n\x1b[2J.jpg: cannot be read', None),
            ('PNG of 60,000 x 60,000', partial(raw, (60_000, 60_000)), 'exceeds limit', None), ('PNG with 200 MB of text', partial(raw, 'text'), 'cannot be read as an image', None),
@@ -131,7 +131,7 @@ WORDS = [(f'{c} --{o}=x', [c, f'--{o}=x'], f'invalid {kind}', 2) for c, o, kind 
 # --- folders that were made by the library, one file of which is harmed -------------------------------------------------------------
 
 ABOUT = dict(method='paper', train=['a'], val=['b'], backbone='lite0', weights='w', data='scenes', seed=0, size=224, options={})
-TAGGER = dict(form='fsic_nb tagger 2', params=Tagger().get_params(), words=['cat'], tags=['cat'], examples=[])
+TAGGER = dict(form='fsic_nb tagger 1', params=Tagger().get_params(), words=['cat'], tags=['cat'], examples=[])
 TEXTS = {'coco.json': json.dumps(dict(images=[dict(id=1, file_name='a.jpg')], categories=[dict(id=1, name='cat')], annotations=[dict(image_id=1, category_id=1)])),
          'table.csv': 'image,label\na.jpg,cat\n', 'split.json': '{"train": ["a"], "val": ["b"], "test": ["c", "d"]}', 'labels.json': '{"names": ["a", "b"], "train": {"1.jpg": [0], "2.jpg": [0, 1]}}',
          'supports.json': '{"0": {"a": ["1", "2"], "b": ["2"]}}', 'cell.toml': "data = 'voc'\nsplit = 'voc'\nshots = 1\nmethod = 'paper'\nbackbone = 'resnet50'\n",
@@ -169,7 +169,8 @@ def resume(run):
     runs.resume_run(run, model, torch.optim.Adam(model.parameters()))
 
 def every_row(store):
-    features.FeatureStore(store)[[0, 1, 2]]
+    store = features.FeatureStore(store)
+    return store[[0, 1, 2]], store.mean_of([0, 1, 2])
 
 def score(run): return ['evaluate', f'--run={run.name}', '--method=protonet']
 
@@ -210,7 +211,8 @@ FOLDERS += [(f'run.json, {k}', partial(hurt, 'run/run.json', harm, score), 'run/
 FOLDERS += [(f'state.json, {k}', partial(hurt, 'run/last/state.json', harm, lambda run: resume(run)), 'state.json: ', None) for k, harm in
             [('cut', cut), ('negative step', says(step=-1)), ('step is a text', says(step='2')), ('another number', says(step=1))]]
 FOLDERS += [(f'best/config.json, {k}', partial(hurt, 'run/best/config.json', harm, lambda run: runs.load_model(run/'best')), 'config.json: ', None) for k, harm in
-            [('cut', cut), ('a list', becomes('[]')), ('unknown model', becomes('{"kind": "os.system"}')), ('one width is another', says(dim=16))]]
+            [('cut', cut), ('a list', becomes('[]')), ('unknown model', becomes('{"kind": "os.system"}'))]]
+FOLDERS += [('best/config.json, one width is another', partial(hurt, 'run/best/config.json', says(dim=16), lambda run: runs.load_model(run/'best')), 'do not belong together', None)]
 FOLDERS += [(f'best/weights, {k}', partial(hurt, 'run/best/weights.safetensors', harm, lambda run: runs.load_model(run/'best')), said, None) for k, harm, said in
             [('cut', cut, 'weights.safetensors: '), ('a pickle', becomes(b'\x80\x04cos\nsystem\n(S"touch x"\ntR.'), 'weights.safetensors: '), ('1e38', numbers(huge), 'weights.safetensors: '), ('NaN', numbers(nan), 'weights.safetensors: '),
              ('another dtype', numbers(lambda x: x.double()), 'do not belong together'), ('one bit', bit, 'is not the file that was written with the others'), ('absent', Path.unlink, 'weights.safetensors: ')]]
@@ -224,7 +226,7 @@ FOLDERS += [(f'store, {k}', partial(hurt, f'store/{name}', harm, every_row), sai
              ('meta.json lacks the count', 'meta.json', lacks('count'), 'meta.json')]]
 
 TRUST = [(f'run of somebody else, {k}', partial(hurt, 'run/about.json', says(**kw), score), said, 2) for k, kw, said in
-         [('network of a hub', dict(backbone='hf-hub:x/y'), 'hf-hub:x/y'), ('network of a hub, as an option', dict(options=dict(backbone='hf-hub:x/y')), 'hf-hub:x/y'), ('a file of words', dict(options=dict(words='/etc/passwd')), 'words /etc/passwd'),
+         [('network of a hub', dict(backbone='hf-hub:x/y'), 'hf-hub:x/y'), ('a file of words', dict(options=dict(words='/etc/passwd')), 'words /etc/passwd'),
           ('a file as its split', dict(options=dict(split='/etc/passwd')), 'split /etc/passwd'), ('annotations elsewhere', dict(options=dict(annotations='/etc/passwd')), 'annotations /etc/passwd')]]
 TRUST += [('tagger of somebody else, network of a hub', partial(hurt, 'tagger/space.safetensors', header(backbone='hf-hub:x/y'), Tagger.load), 'asks for the network hf-hub:x/y', None),
           ('the same, by a command', partial(hurt, 'tagger/space.safetensors', header(backbone='hf-hub:x/y'), lambda t: ['tag', 'evaluate', 'tagger', 'truth.csv']), 'asks for the network hf-hub:x/y', 2),
