@@ -65,6 +65,7 @@ def command(
             for action in parser._actions:
                 action.help = without_empty(action.help)
                 action.nargs = nargs.get(action.dest, action.nargs)
+                if getattr(action.type, '__name__', '')=='_parse': action.type.__name__ = 'int'
                 action.required = action.required and action.nargs!='?'
             known = {o for action in parser._actions for o in action.option_strings}
             options = vars(parser.parse_intermixed_args(spell_options(sys.argv[1:], known)))

@@ -54,12 +54,13 @@ def read_tensors(
     remedy:str='delete it and train again', # for the user
 )->dict: # name -> tensor
     "Read a safetensors file; damage is a `FsicError` that names it."
-    if not path.exists(): raise FsicError(f'{path}: no such file.')
-    try: tensors = load(read_bytes(path, remedy, 2**36))
+    data = read_bytes(path, remedy, 2**36)
+    try: tensors = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as e:
         why = str(e).splitlines()[0][:100]
         raise FsicError(f'{path}: damaged ({why}); {remedy}.') from e
-    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not (v.abs()<HUGE).all()]:
+    fine = {k: not v.is_floating_point() or (v.abs()<HUGE).all() for k, v in tensors.items()}
+    if bad := sorted(k for k in fine if not fine[k]):
         raise FsicError(f'{path}: {bad[0]} is not finite, or larger than {HUGE:.0e}; '
                         'train again with a smaller learning rate.')
     return tensors
@@ -71,8 +72,11 @@ def load_model(
 )->nn.Module: # in eval mode
     "Read a model that `save_model` wrote."
     path = settle(path)
-    try: cfg = Configuration.from_dict(read_json(path/'config.json', dict))
-    except FsicError as e: raise FsicError(f'{path}/config.json: {e} Or train again.') from e
+    about = read_json(path/'config.json', dict)
+    try: cfg = Configuration.from_dict(about)
+    except FsicError as e:
+        said = str(e).removesuffix('.')
+        raise FsicError(f'{path}/config.json: {said}, or train again.') from e
     name = getattr(cfg, 'backbone', None)
     if name and not trust and not is_known(name):
         raise FsicError(f'{path}/config.json: asks for the network {name}, which would be fetched; '

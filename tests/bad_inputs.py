@@ -125,7 +125,7 @@ COMMANDS += [line('evaluate --run=,,', "--run ',,': names nothing"), line('evalu
 
 # every word that is expected as a number: argparse says it, after the usage
 WORDS = [(f'{c} --{o}=x', [c, f'--{o}=x'], f'invalid {kind}', 2) for c, o, kind in
-         [('demo', 'seed', 'int'), ('demo', 'size', ''), ('train', 'seed', 'int'), ('evaluate', 'episodes', 'int'), ('prepare', 'workers', 'int'), ('finetune', 'lr', 'float'), ('finetune', 'shots', 'int'), ('bench', 'repeats', 'int')]]
+         [('demo', 'seed', 'int'), ('demo', 'size', 'int'), ('train', 'seed', 'int'), ('evaluate', 'episodes', 'int'), ('prepare', 'workers', 'int'), ('finetune', 'lr', 'float'), ('finetune', 'shots', 'int'), ('bench', 'repeats', 'int')]]
 
 
 # --- folders that were made by the library, one file of which is harmed -------------------------------------------------------------
@@ -189,7 +189,11 @@ def bit(p):
     content = bytearray(p.read_bytes())
     content[-3] ^= 16
     p.write_bytes(content)
-def numbers(change): return lambda p: save_file({k: change(v) for k, v in load_file(p).items()}, p)
+def numbers(change):
+    def harm(p):
+        with safe_open(p, 'pt') as f: about = f.metadata()
+        save_file({k: change(v) for k, v in load_file(p).items()}, p, about)
+    return harm
 def array(change): return lambda p: np.save(p, change(np.load(p)))
 def header(**kw):
     def harm(p):
@@ -329,7 +333,7 @@ def shown(text, folder):
     "The last line, without the folders of this computer."
     text = text.rstrip('\n').split('\n')[-1]
     for p, name in ((folder, 'HERE'), (good(), 'GOOD'), (core.shipped('configs').parent.parent, 'LIBRARY')): text = text.replace(str(p), name)
-    return text
+    return text.replace('x'*300, 'xxx…')
 
 def record(kind, name, what, folder):
     "A row of the table."
