@@ -65,6 +65,7 @@ def command(
             for action in parser._actions:
                 action.help = without_empty(action.help)
                 action.nargs = nargs.get(action.dest, action.nargs)
+                if getattr(action.type, '__name__', '')=='_parse': action.type.__name__ = 'int'
                 action.required = action.required and action.nargs!='?'
             known = {o for action in parser._actions for o in action.option_strings}
             options = vars(parser.parse_intermixed_args(spell_options(sys.argv[1:], known)))
@@ -191,7 +192,9 @@ def fsic_prepare(
     if not root: raise FsicError(f'--data {data} needs --root, where the data set lies.')
     out = out or f'{data}_manifest.jsonl'
     reading = Options(**kwargs).reading()
-    if show: return fsic_nb.show.draw_labels(data, root, show, **reading)
+    if show:
+        fsic_nb.files.check_out(Path(show).expanduser(), '--show')
+        return fsic_nb.show.draw_labels(data, root, show, **reading)
     sys.exit(fsic_nb.prepare.prepare_data(data, root, out, workers, **reading))
 
 # %% ../nbs/33_cli.ipynb #9062b76c

@@ -180,8 +180,9 @@ def read_cell(
     "Read a cell from its file."
     path = Path(path).expanduser()
     if not path.suffix: path = shipped('configs', f'{path.name}.toml')
-    names = ', '.join(p.stem for p in shipped('configs').glob('*.toml'))
-    data = read_bytes(path, f'those that ship: {names}')
+    names = sorted(p.stem for p in shipped('configs').glob('*.toml'))
+    known = nearest(path.stem, names)
+    data = read_bytes(path, f'name a file, or one of the cells that ship; {known}')
     try: d = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as e:
         raise FsicError(f'{path}: not valid TOML ({e}); correct it.') from e

@@ -23,6 +23,13 @@ except ImportError: fcntl = None                         # Windows has none
 _NOT_WRITTEN = {getattr(errno, n, None) for n in 'ENOSPC EDQUOT EROFS EACCES EPERM EIO EFBIG '
                 'ENAMETOOLONG ENOTDIR EISDIR EEXIST ELOOP ESPIPE ENXIO'.split()}
 
+_HOST = re.sub(r'\W', '', socket.gethostname())[:32]
+
+def _as_asked(path:str|Path)->Path:
+    "Name the place that a user knows, not the temporary folder that is written first."
+    part = rf'\.(.+)\.{_HOST}-\d+-\d+\.part'
+    return Path(*(re.sub(f'^{part}$', r'\1', p) for p in Path(path).parts))
+
 @contextlib.contextmanager
 def on_disk(
     path:str|Path, # what is written
@@ -34,7 +41,7 @@ def on_disk(
         if e.errno not in _NOT_WRITTEN: raise
         full = e.errno in (errno.ENOSPC, getattr(errno, 'EDQUOT', None))
         why = 'the disk is full' if full else e.strerror
-        raise FsicError(f'{path}: cannot be written ({why}); {remedy}.') from e
+        raise FsicError(f'{_as_asked(path)}: cannot be written ({why}); {remedy}.') from e
 
 # %% ../nbs/00a_files.ipynb #ae3ee7f7
 def check_out(
@@ -46,8 +53,8 @@ def check_out(
     try:
         out = Path(out)
         up = next(p for p in out.absolute().parents if p.exists())
-        fine = name.strip() and '\0' not in name and not out.is_dir()
-        if fine and (not out.exists() or os.access(out, os.W_OK)):
+        fine = name.strip() and (not out.exists() or out.is_file() and os.access(out, os.W_OK))
+        if fine and '\0' not in name:
             with tempfile.TemporaryFile(dir=up): return
     except (OSError, ValueError): pass                   # not a folder, read-only, or no name
     raise FsicError(f'{option} {name}: no file can be written there; name another one.')
@@ -108,7 +115,6 @@ def settle(
     return path
 
 # %% ../nbs/00a_files.ipynb #8bd073e4
-_HOST = re.sub(r'\W', '', socket.gethostname())[:32]
 _COUNT = itertools.count()
 
 def _is_alive(pid:int)->bool:
@@ -139,6 +145,8 @@ def atomic(
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path)
             settle(path)
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise FsicError(f'{path}: is a device or a pipe; name a file or a folder.')
             yield tmp
             _sync(tmp)
             if not tmp.is_dir() and not path.is_dir(): os.replace(tmp, path)
@@ -283,7 +291,7 @@ def read_json(
     hook=None, # called with every object as a dict, gives what to keep of it (json's `object_hook`)
 ):
     "Read JSON; a file that is missing, damaged or of another form is a `FsicError` that names it."
-    if not os.path.lexists(path): raise FsicError(f'{path}: no such file.')
+    if not os.path.lexists(path): raise FsicError(f'{path}: no such file; correct the path.')
     data = read_bytes(path)
     if form is None: return _parse(data, path, object_hook=hook)
     d = _parse(data, path, object_pairs_hook=_each_once, parse_constant=_not_a_number)

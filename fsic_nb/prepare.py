@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from .core import FsicError, check_number, printable, progress
-from .files import atomic, lock, on_disk, open_file
+from .files import atomic, check_out, lock, on_disk, open_file
 from .data import ImageSet, how_many
 from .pictures import file_bytes, open_rgb
 from .readers import MANIFEST_TEXT, read, read_manifest
@@ -84,12 +84,17 @@ def _is_manifest(path:Path)->bool:
         with open_file(path) as f: return 'manifest' in json.loads(f.readline(2**20))
     except (FsicError, ValueError, TypeError, RecursionError): return False
 
+def _check_manifest(out:Path):
+    "Raise unless a manifest can be written there."
+    if os.path.isdir(out): raise FsicError(f'{out}: is a folder; name a file for the manifest.')
+    if os.path.isfile(out) and not _is_manifest(out):
+        raise FsicError(f'{out}: exists and is no manifest; name another file.')
+    check_out(out)
+
 @contextmanager
 def _reserve(out:Path):
     "Let no other run write this manifest within the block."
-    if out.is_dir(): raise FsicError(f'{out}: is a folder; name a file for the manifest.')
-    if out.exists() and not _is_manifest(out):
-        raise FsicError(f'{out}: exists and is no manifest; name another file.')
+    _check_manifest(out)
     with (on_disk(out, 'name a file in a folder of your own, on a disk with room'),
           lock(out, 'another run is writing this manifest; wait for it or name another file.',
                wait=False)): yield
@@ -172,6 +177,7 @@ def prepare_data(
     **options, # further arguments of the reader, such as annotations
 )->int: # 0, or 1 if an image is broken
     "Read a data set, check all its images, and say what was understood and found."
+    _check_manifest(Path(out).expanduser())
     images = read(data, root, **{'files': 'unchecked', 'negatives': True, **options})
     if not any(map(os.path.exists, images.paths)): read(data, root, **{**options, 'files': 'all'})
     for line in images.describe(): say(line)

@@ -22,8 +22,8 @@ from torch import nn
 from .backbones import LITE, is_known
 from .core import FsicError, home, say
 from .data import LabelSplit
-from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes, read_json,
-                           seal, settle, write_json)
+from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes,
+                           read_json, seal, settle, write_json)
 from .protocols import SPLITS
 from .support import Configuration
 
@@ -54,13 +54,13 @@ def read_tensors(
     remedy:str='delete it and train again', # for the user
 )->dict: # name -> tensor
     "Read a safetensors file; damage is a `FsicError` that names it."
-    if not path.exists(): raise FsicError(f'{path}: no such file.')
-    try: tensors = load(read_bytes(path, remedy, 2**36))
+    data = read_bytes(path, remedy, 2**36)
+    try: tensors = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as e:
         why = str(e).splitlines()[0][:100]
         raise FsicError(f'{path}: damaged ({why}); {remedy}.') from e
     weights = {k: v.float() for k, v in tensors.items() if v.is_floating_point()}
-    if bad := [k for k, v in weights.items() if not (v.abs()<HUGE).all()]:
+    if bad := sorted(k for k, v in weights.items() if not (v.abs()<HUGE).all()):
         raise FsicError(f'{path}: {bad[0]} is not finite, or larger than {HUGE:.0e}; '
                         'train again with a smaller learning rate.')
     return tensors
@@ -72,8 +72,11 @@ def load_model(
 )->nn.Module: # in eval mode
     "Read a model that `save_model` wrote."
     path = settle(path)
-    try: cfg = Configuration.from_dict(read_json(path/'config.json', dict))
-    except FsicError as e: raise FsicError(f'{path}/config.json: {e} Or train again.') from e
+    about = read_json(path/'config.json', dict)
+    try: cfg = Configuration.from_dict(about)
+    except FsicError as e:
+        said = str(e).removesuffix('.')
+        raise FsicError(f'{path}/config.json: {said}, or train again.') from e
     name = getattr(cfg, 'backbone', None)
     if name and not trust and not is_known(name):
         raise FsicError(f'{path}/config.json: asks for the network {name}, which would be fetched; '
@@ -279,11 +282,11 @@ def check_new_run(
     about:dict, # what `about.json` should say
 ):
     "Raise unless the folder is new, empty, or holds this run, and can be written."
-    known = out.is_dir() and ((out/'about.json').exists() or not any(out.iterdir()))
-    if out.exists() and not known:
+    known = os.path.isdir(out) and ((out/'about.json').exists() or not any(out.iterdir()))
+    if os.path.exists(out) and not known:
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
-    check_same_run(out, about)
     check_out(out/'about.json')
+    check_same_run(out, about)
 
 # %% ../nbs/20c_runs.ipynb #7d80ffa2
 class About(TypedDict):

@@ -104,6 +104,7 @@ def demo(
     begin = time.perf_counter()
     out = Path(out).expanduser()
     check_data(data, root, seed)
+    check_options(data, Options(**options))
     check_out(out/'results.json')
     exp = prepare(data, root, seed, quick, say, **options)
     n = 12 if quick else 200

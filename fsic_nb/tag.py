@@ -144,7 +144,8 @@ def check_tag_options(
                         'such as .9.')
     if options.precision is not None and threshold!='auto':
         raise FsicError('--precision chooses the thresholds; leave out --threshold or --precision.')
-    for path in filter(None, (options.out, options.report)): check_out(Path(path).expanduser())
+    for k in ('out', 'report'):
+        if path := getattr(options, k): check_out(Path(path).expanduser(), f'--{k}')
     if options.report and Path(options.report).absolute()==Path(options.out).absolute():
         raise FsicError(f'--report {options.report}: is also --out; name another file.')
     return dict(threshold=threshold, precision=options.precision)

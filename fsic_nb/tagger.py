@@ -6,7 +6,7 @@
 __all__ = ['ITS_NAME', 'Reading', 'make_thumb', 'in_order', 'Example', 'Tagger', 'Batch', 'Explanation', 'check_place']
 
 # %% ../nbs/36c_tagger.ipynb #59758023
-import hashlib, io
+import hashlib, io, os
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -571,9 +571,9 @@ def check_place(
 ):
     "Raise unless a tagger can be saved there without replacing anything but a tagger."
     path = Path(path)
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not path.is_dir():
         raise FsicError(f'{path}: is a file; name a folder for the tagger.')
-    there = sorted(p.name for p in path.iterdir() if p.name[0]!='.') if path.is_dir() else []
+    there = sorted(n for n in os.listdir(path) if n[0]!='.') if os.path.isdir(path) else []
     other = [n for n in there if n not in _FILES]
     if other:
         raise FsicError(f'{path}: is a folder with something else in it ({other[0]}); '
