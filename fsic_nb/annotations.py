@@ -156,6 +156,7 @@ def _as_list(x)->list:
     "Return a list as it is; anything else has no items."
     return x if isinstance(x, list) else []
 
+# %% ../nbs/01c_annotations.ipynb #b46f2a11
 def id_of(
     value,     # as it is written
     where:str, # 'file, record'

@@ -274,6 +274,7 @@ class _Line(TypedDict):
     boxes: NotRequired[list[tuple[str, float, float, float, float]]]
 MANIFEST_TEXT = dict(encoding='utf-8', errors='surrogateescape')   # names need not be Unicode
 
+# %% ../nbs/01e_readers.ipynb #32fa5090
 def _read_lines(path:Path)->list:
     "Read all JSON lines of a file."
     text = read_bytes(path, 'make it with fsic_prepare').decode(**MANIFEST_TEXT)

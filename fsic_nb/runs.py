@@ -108,6 +108,7 @@ def save_checkpoint(
         write_json(tmp/'state.json', state)
         seal(tmp)
 
+# %% ../nbs/20c_runs.ipynb #a5d85fed
 class State(TypedDict):
     "Declare what `last/state.json` holds."
     step: Annotated[int, msgspec.Meta(ge=0)] # number of the next step
@@ -203,6 +204,7 @@ def save_milestone(
     state['step'] = step+1
     save_checkpoint(run, model, opt, state)
 
+# %% ../nbs/20c_runs.ipynb #67f05edd
 def steps_done(
     run:Path, # the folder of a run
 )->tuple: # steps made and steps planned; (0, None) if there is no run
