@@ -81,7 +81,11 @@ def load_model(
     if name and not trust and not is_known(name):
         raise FsicError(f'{path}/config.json: asks for the network {name}, which would be fetched; '
                         'if you trust who made it, add trust=True (--trust for a command).')
-    model = cfg.build()
+    try: model = cfg.build()
+    except (TypeError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as e:
+        why = str(e).splitlines()[0][:100]
+        raise FsicError(f'{path}/config.json: no such model can be made ({why}); '
+                        'train again.') from e
     weights = read_tensors(path/'weights.safetensors')
     def kinds(tensors): return {k: (v.shape, v.dtype) for k, v in tensors.items()}
     if kinds(weights)!=kinds(model.state_dict()):

@@ -119,7 +119,12 @@ def wait(pid, read, seconds=60):
 def base(tmp_path_factory): return tmp_path_factory.mktemp('kill')
 
 @pytest.fixture(scope='module')
-def exp():
+def tiny():
+    torch.manual_seed(0)
+    return freeze_network('tiny', torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, stride=8)), Transform(32), 'cpu')
+
+@pytest.fixture(scope='module')
+def exp(tiny):
     "An experiment that needs no network: random features of 80 images."
     r = np.random.default_rng(0)
     names = [f'label {c}' for c in range(8)]
@@ -127,7 +132,8 @@ def exp():
     images = ImageSet([f'{i}.jpg' for i in range(80)], names, y, 'toy')
     f = torch.randn(80, 9, 6, generator=torch.Generator().manual_seed(0))
     class Store:
-        meta, channels, key, means = dict(backbone='none', weights='none', transform=dict(size=32)), 6, 'toy', f.mean(1)
+        channels, key, means = 6, 'toy', f.mean(1)
+        meta = dict(backbone=tiny.name, weights=tiny.key, transform=dict(size=tiny.size))
         def __len__(self): return len(f)
         def __getitem__(self, ids): return f[torch.as_tensor(ids)]
         def mean_of(self, ids): return f[torch.as_tensor(ids)].mean(-2)
@@ -140,11 +146,6 @@ def pictures(base):
     paths = [base/'pictures'/f'{i}.png' for i in range(6)]
     for i, p in enumerate(paths): Image.fromarray(rng('kill', i).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(p)
     return paths
-
-@pytest.fixture(scope='module')
-def tiny():
-    torch.manual_seed(0)
-    return freeze_network('tiny', torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, stride=8)), Transform(32), 'cpu')
 
 @dataclass
 class Job:
