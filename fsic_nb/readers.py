@@ -7,7 +7,7 @@ __all__ = ['NUSWIDE_NAMES', 'IMATERIALIST_MAP', 'MANIFEST_TEXT', 'READERS', 'REA
            'read_manifest', 'read']
 
 # %% ../nbs/01e_readers.ipynb #d8b807dd
-import csv, inspect, io, json, re
+import csv, inspect, io, json, os, re
 from collections import Counter
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -269,6 +269,7 @@ class _Line(TypedDict):
     "Declare what a manifest says of an image, as far as it is read."
     path: str
     labels: list[str]
+    size: NotRequired[int|None]   # bytes
     unknown: NotRequired[list[str]]
     part: NotRequired[str]
     boxes: NotRequired[list[tuple[str, float, float, float, float]]]
@@ -302,6 +303,17 @@ def _manifest_lines(path:Path)->list: # the first line, then the records
                         'make it again with fsic_prepare.')
     return lines
 
+# %% ../nbs/01e_readers.ipynb #99614ce8
+def _check_sizes(path:Path, folder, records:list):
+    "Raise if an image has not the bytes that it had when the manifest was made."
+    for i, r in enumerate(records, 2):
+        try: size = os.stat(f'{folder}/{r["path"]}').st_size
+        except OSError: continue                         # a missing one has its own sentence
+        if size!=r.get('size', size):
+            raise FsicError(f'{path}, line {i}: {r["path"]} has {size:,} bytes, not the '
+                            f'{r["size"]:,} of when it was checked; '
+                            'make the manifest again with fsic_prepare.')
+
 # %% ../nbs/01e_readers.ipynb #db976084
 def read_manifest(
     root:str|Path, # the manifest that `fsic_prepare` wrote
@@ -328,6 +340,7 @@ def read_manifest(
         if 'broken' in r: continue
         found.append(Record(r['path'], r['labels'], where, None, r.get('unknown', ()),
                             r.get('part', ''), [tuple(b) for b in r.get('boxes', ())]))
+    if files!='unchecked' and not pictures: _check_sizes(path, folder, records)
     broken = {'broken images': len(records)-len(found)}
     about = head['info']
     listing = Listing(f'manifest {path.name} of {about.get("dialect", head["name"])}', head['name'],

