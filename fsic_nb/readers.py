@@ -309,7 +309,7 @@ def _check_sizes(path:Path, folder, records:list):
     for i, r in enumerate(records, 2):
         try: size = os.stat(f'{folder}/{r["path"]}').st_size
         except OSError: continue                         # a missing one has its own sentence
-        if size!=r.get('size', size):
+        if r.get('size') not in (None, size):
             raise FsicError(f'{path}, line {i}: {r["path"]} has {size:,} bytes, not the '
                             f'{r["size"]:,} of when it was checked; '
                             'make the manifest again with fsic_prepare.')
