@@ -339,6 +339,22 @@ def test_the_package_is_every_command():
         assert p.returncode==2 and p.stderr.startswith('error: python -m fsic_nb') and 'use one of demo, train' in p.stderr
         assert p.stderr.count('\n')==1
 
+@pytest.mark.parametrize('words, said', [('trian', 'use one of demo, train'), ('train --dry-run', '--dry-run needs --config'),
+    ('train --config voc_1shot_lite0_paper --quick --size 96', 'leave out --method, --data, --quick, --size.'),
+    ('prepare --data coco', '--data coco needs --root'), ('prepare', '--data is missing'),
+    ('evaluate --method ,,', 'names nothing'), ('evaluate --shots 1.5', 'expected whole numbers from 0 on'), ('bench --stages nothing', 'nothing'),
+    ('tag', 'error: '), ('tag predict no/such/tagger photos', 'no such file or folder')])
+def test_commands_in_this_process(words, said, tmp_path, monkeypatch, capsys):
+    "The word after the package chooses the command; a mistake is one sentence, before any work."
+    from fsic_nb import cli
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['fsic_nb', *words.split()])
+    with pytest.raises(SystemExit) as e: cli.main()
+    out, err = capsys.readouterr()
+    assert e.value.code==2 and said in err and not out
+    assert err.count('\n')==1 or 'usage' in err
+    assert not list(tmp_path.iterdir())
+
 def test_options_in_either_spelling():
     "A command line is read with hyphens or underscores; values are left as they are."
     from fsic_nb.cli import spell_options
