@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch, store_attr
 from jaxtyping import Int
 from .core import FsicError, check_number, fingerprint, rng
-from .files import open_file, read_json
+from .files import read_bytes, read_json
 from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES
@@ -257,9 +257,9 @@ METHOD_NAMES = {
 def _list_json(path:Path):
     "Read the JSON in a plain or gzipped file."
     if path.suffix!='.gz': return read_json(path)
-    try:
-        with open_file(path) as f, gzip.open(f, 'rt', encoding='utf-8') as text:
-            return json.load(text)
+    if not path.exists(): raise FsicError(f'{path}: no such file.')
+    data = read_bytes(path)
+    try: return json.loads(gzip.decompress(data))
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as e:
         raise FsicError(f'{path}: not gzipped JSON ({e}); restore it.') from e
 

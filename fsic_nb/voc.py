@@ -108,7 +108,8 @@ def parse_xml(
 )->ElementTree.Element:
     "Parse an XML file, which may not declare anything."
     parser = ElementTree.XMLParser(target=_NoDoctype())
-    try: return ElementTree.fromstring(read_bytes(path), parser)
+    data = read_bytes(path)
+    try: return ElementTree.fromstring(data, parser)
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as e:
         raise FsicError(f'{path}: not valid XML ({e}); save the file again.') from e
 
