@@ -156,6 +156,7 @@ def _as_list(x)->list:
     "Return a list as it is; anything else has no items."
     return x if isinstance(x, list) else []
 
+# %% ../nbs/01c_annotations.ipynb #b46f2a11
 def id_of(
     value,     # as it is written
     where:str, # 'file, record'
@@ -362,7 +363,8 @@ def list_createml(
             name = _label_of(a, where)
             if name not in record.yes: record.yes.append(name)
             at = a.get('coordinates') if isinstance(a, dict) else None
-            box = [at.get(k) for k in ('x', 'y', 'width', 'height')] if at else None
+            if not isinstance(at, dict): at = {}
+            box = [at.get(k) for k in ('x', 'y', 'width', 'height')]
             if _is_box(box):
                 x, y, w, h = box
                 record.boxes.append((name, x-w/2, y-h/2, w, h))
@@ -404,9 +406,9 @@ def _elsewhere(d)->str:
     first = d[0] if isinstance(d, list) and d else d
     if isinstance(first, dict) and 'data' in first and 'annotations' in first:
         return "is Label Studio's own JSON; export it as CSV (choices) or COCO (boxes)"
-    values = list(d.values()) if isinstance(d, dict) else []
-    if '_via_img_metadata' in (d or ()) or any(isinstance(v, dict) and 'regions' in v
-                                               for v in values):
+    if not isinstance(d, dict): d = {}
+    if '_via_img_metadata' in d or any(isinstance(v, dict) and 'regions' in v
+                                       for v in d.values()):
         return 'is of the VGG Image Annotator; export it as COCO'
     return ('is neither COCO (images, categories, annotations), nor CreateML, labelme, or image '
             'labels of FiftyOne; export the annotations as COCO')

@@ -11,8 +11,8 @@ __all__ = ['FIELDS', 'STAGES', 'HEAD', 'seconds', 'ratio', 'Bench', 'record', 'i
            'machine', 'measure']
 
 # %% ../nbs/42b_bench.ipynb #5f6920c9
-import contextlib, copy, functools, itertools, math, os, platform, random
-import subprocess, sys, tempfile, time
+import contextlib, copy, functools, itertools, math, os, platform, random, subprocess, sys
+import tempfile, time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,8 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np
-import timm
-import torch
+import timm, torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler

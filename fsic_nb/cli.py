@@ -49,6 +49,7 @@ def refuse_empty(
         return f(*args, **options)
     return inner
 
+# %% ../nbs/33_cli.ipynb #e8cf4512
 def command(
     example:str, # how the command may be called
     name:str='', # what it is called; default: as the function

@@ -24,9 +24,8 @@ from .train import PAPER_SCHEDULE, Schedule
 
 # %% ../nbs/30_configs.ipynb #0174288d
 LEAST = dict(shots=1, queries=1, train_shots=1, size=32, max_images=1, episodes=2, seed=0)
-MOST = dict(shots=10**4, queries=10**4, train_shots=10**4, size=4096, max_images=10**6,
-            episodes=10**7, seed=LARGEST_SEED)
-
+MOST = dict(shots=10**4, queries=10**4, train_shots=10**4, size=4096,
+            max_images=10**6, episodes=10**7, seed=LARGEST_SEED)
 @dataclass(frozen=True)
 class Cell:
     "Describe one cell of a table: everything that its number depends on."

@@ -274,6 +274,7 @@ class _Line(TypedDict):
     boxes: NotRequired[list[tuple[str, float, float, float, float]]]
 MANIFEST_TEXT = dict(encoding='utf-8', errors='surrogateescape')   # names need not be Unicode
 
+# %% ../nbs/01e_readers.ipynb #32fa5090
 def _read_lines(path:Path)->list:
     "Read all JSON lines of a file."
     text = read_bytes(path, 'make it with fsic_prepare').decode(**MANIFEST_TEXT)
@@ -294,7 +295,8 @@ def _manifest_lines(path:Path)->list: # the first line, then the records
         if lack:
             raise FsicError(f'{path}, line {i}: {lack[0]} is missing; '
                             'make it again with fsic_prepare.')
-        check_form(r, _Head if i==1 else _Line, f'{path}, line {i}', 'make it again with fsic_prepare')
+        form = _Head if i==1 else _Line
+        check_form(r, form, f'{path}, line {i}', 'make it again with fsic_prepare')
     if not lines or lines[0]['images']!=len(lines)-1:
         raise FsicError(f'{path}: is not complete ({max(len(lines)-1, 0)} images); '
                         'make it again with fsic_prepare.')

@@ -340,6 +340,7 @@ def check_method(
         raise FsicError(f'--run {run["path"]}: says that its method is {name}, but its model is '
                         'of another one; restore its about.json, or train again.')
 
+# %% ../nbs/25_recipes.ipynb #b2b2b4e0
 def open_run(
     run:dict, # from `read_run`
     exp:Experiment,

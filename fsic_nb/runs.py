@@ -59,8 +59,8 @@ def read_tensors(
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as e:
         why = str(e).splitlines()[0][:100]
         raise FsicError(f'{path}: damaged ({why}); {remedy}.') from e
-    fine = {k: not v.is_floating_point() or (v.abs()<HUGE).all() for k, v in tensors.items()}
-    if bad := sorted(k for k in fine if not fine[k]):
+    weights = {k: v.float() for k, v in tensors.items() if v.is_floating_point()}
+    if bad := sorted(k for k, v in weights.items() if not (v.abs()<HUGE).all()):
         raise FsicError(f'{path}: {bad[0]} is not finite, or larger than {HUGE:.0e}; '
                         'train again with a smaller learning rate.')
     return tensors
@@ -81,7 +81,11 @@ def load_model(
     if name and not trust and not is_known(name):
         raise FsicError(f'{path}/config.json: asks for the network {name}, which would be fetched; '
                         'if you trust who made it, add trust=True (--trust for a command).')
-    model = cfg.build()
+    try: model = cfg.build()
+    except (TypeError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as e:
+        why = str(e).splitlines()[0][:100]
+        raise FsicError(f'{path}/config.json: no such model can be made ({why}); '
+                        'train again.') from e
     weights = read_tensors(path/'weights.safetensors')
     def kinds(tensors): return {k: (v.shape, v.dtype) for k, v in tensors.items()}
     if kinds(weights)!=kinds(model.state_dict()):
@@ -108,6 +112,7 @@ def save_checkpoint(
         write_json(tmp/'state.json', state)
         seal(tmp)
 
+# %% ../nbs/20c_runs.ipynb #a5d85fed
 class State(TypedDict):
     "Declare what `last/state.json` holds."
     step: Annotated[int, msgspec.Meta(ge=0)] # number of the next step
@@ -203,6 +208,7 @@ def save_milestone(
     state['step'] = step+1
     save_checkpoint(run, model, opt, state)
 
+# %% ../nbs/20c_runs.ipynb #67f05edd
 def steps_done(
     run:Path, # the folder of a run
 )->tuple: # steps made and steps planned; (0, None) if there is no run
@@ -281,7 +287,7 @@ def check_new_run(
     out:Path,   # the folder of the run
     about:dict, # what `about.json` should say
 ):
-    "Raise unless the folder is new, empty, or holds this run."
+    "Raise unless the folder is new, empty, or holds this run, and can be written."
     known = os.path.isdir(out) and ((out/'about.json').exists() or not any(out.iterdir()))
     if os.path.exists(out) and not known:
         raise FsicError(f'--out {out}: is there and is no run; name a new folder.')
@@ -328,7 +334,8 @@ def is_own(
 )->bool:
     "Tell whether a run was made here, and not changed since."
     mark = about.get('mark', '')
-    return (home()/'key').exists() and hmac.compare_digest(mark.encode(), mark_run(about).encode())
+    if not mark.isascii() or not (home()/'key').exists(): return False
+    return hmac.compare_digest(mark, mark_run(about))
 
 # %% ../nbs/20c_runs.ipynb #b7bd4e2f
 def check_trust(

@@ -430,6 +430,7 @@ def show_labels(
             s.labels(x, y+size, others, colours, size)
     return s.fig
 
+# %% ../nbs/06_show.ipynb #7ca765dd
 def draw_labels(
     data:str, # a key of `READERS`
     root:str|Path, # the data set's folder, or the file that lists the images

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+import msgspec
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -21,7 +23,7 @@ from .confidence import KINDS_OF_TAG
 from .core import FsicError, rng, shipped
 from .embed import copy_layer
 from .features import extract, list_images
-from .files import atomic, open_file
+from .files import atomic, check_form, open_file
 from .named import Named, class_rates, name_points
 from .names import class_cosines, class_texts
 from .refined import Encoder
@@ -112,20 +114,20 @@ def save(self:Space,
     with atomic(path) as tmp: write_tensors(tmp, half, header)
 
 # %% ../nbs/36_space.ipynb #5e526c81
-_LARGEST_SIDE = 4096   # pixels of a network's input
-_LARGEST_PRIOR = 100   # log a, and a distance of scores
+_Prior = Annotated[float, msgspec.Meta(ge=-100, le=100)]   # log a, and a distance of scores
 
-def _check_header(about, bad):
+class _About(TypedDict):
+    "Declare what the header of a space says."
+    form: Literal[_FORM]
+    backbone: str
+    size: Annotated[int, msgspec.Meta(ge=1, le=4096)]      # pixels of a side
+    key: str
+    prior: dict[str, tuple[_Prior, _Prior, _Prior, _Prior]]
+
+def _check_header(about, path, bad):
     "Raise unless the header of a space is of the right form."
-    want = dict(form=str, backbone=str, size=int, key=str, prior=dict)
-    if not isinstance(about, dict) or {k: type(v) for k, v in about.items()}!=want:
-        raise bad('its header is another one')
-    if about['form']!=_FORM: raise bad(f'its form is {about["form"]!r}')
-    if not 0<about['size']<=_LARGEST_SIDE: raise bad(f'its size is {about["size"]}')
-    def fine(x): return isinstance(x, float|int) and abs(x)<=_LARGEST_PRIOR   # NaN is not
-    ok = all(isinstance(v, list) and len(v)==4 and all(map(fine, v))
-             for v in about['prior'].values())
-    if set(about['prior'])!=set(KINDS_OF_TAG) or not ok: raise bad('its prior is another one')
+    check_form(about, _About, path, 'restore the file, or fit the tagger again')
+    if set(about['prior'])!=set(KINDS_OF_TAG): raise bad('its prior is another one')
 
 # %% ../nbs/36_space.ipynb #03b0a7ed
 def _read_space(path)->tuple: # what the header says, name -> tensor
@@ -139,7 +141,7 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}
     except (OSError, SafetensorError, ValueError, RecursionError) as e:
         raise bad(str(e).split('\n')[0][:80]) from e
-    _check_header(about, bad)
+    _check_header(about, path, bad)
     if not {'proj.weight', 'proj.bias', 'ground'}<=set(tensors): raise bad('tensors are missing')
     for k, t in tensors.items():
         if not t.isfinite().all(): raise bad(f'{k} is not finite')

@@ -332,6 +332,7 @@ def saved_options(
     fields = ['words', 'queries', 'few', 'negatives', *(of_images if same else [])]
     return {k: said[k] for k in fields if said.get(k)}
 
+# %% ../nbs/31_studies.ipynb #e905718e
 def choose_options(
     runs:list, # from `read_run`
     data:str,  # a key of `DATA`
@@ -360,6 +361,7 @@ class Comparison:
         check_number(self.episodes, '--episodes', 1, 10**7)
         check_number(self.seed, '--seed', 0, LARGEST_SEED)
 
+# %% ../nbs/31_studies.ipynb #f99bec9f
 def score_runs(
     methods:dict,  # name -> method
     named:dict,    # name -> run, of those that are runs

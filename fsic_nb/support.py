@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from functools import cached_property
 from importlib import import_module
+from typing import get_type_hints
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from .core import FsicError
+from .files import check_form
 from .episodes import collate
 from .names import LabelWords
 
@@ -328,7 +330,12 @@ class Configuration:
         def value(v):
             if isinstance(v, list): return tuple(v)
             return Configuration.from_dict(v) if isinstance(v, dict) and 'kind' in v else v
-        return cls(**{k: value(v) for k, v in d.items()})
+        types = get_type_hints(cls)
+        for k, v in d.items():
+            where = f'{cls.__name__}, {k}'
+            if not isinstance(value(v), Configuration): check_form(v, types[k], where)
+        try: return cls(**{k: value(v) for k, v in d.items()})
+        except TypeError as e: raise FsicError(f'{cls.__name__}: {e}; restore it.') from e
 
 # %% ../nbs/08_support.ipynb #c2a99ede
 def find_kind(

@@ -38,7 +38,7 @@ SEPARATORS = {',': 'commas', ';': 'semicolons', '\t': 'tabs', '|': 'bars', ' ': 
 
 _END = '(?:' + '|'.join(sorted(s[1:] for s in SUFFIXES)) + ')'
 _BEHIND = re.compile(rf'\.{_END}"?( *[,;\t|]| +(?=\S))', re.I)
-_BEFORE = re.compile(rf'([,;\t|]) *"?[^,;\t|"]*\.{_END}"?$', re.I)
+_BEFORE = re.compile(rf'([,;\t|])(?: *")?[^,;\t|"]*\.{_END}"?$', re.I)
 _FIRST = re.compile(r'^(?:[^",;\t|]|"[^"]*")*([,;\t|])')
 
 def separator_of(
@@ -331,7 +331,7 @@ def _list_in(cell:str, where:str)->list|None: # None: the cell is no list
     for parse in (json.loads, ast.literal_eval):
         if value is None and not re.search(r'[\'"]\s+[\'"]', inner):
             try: value = parse(cell)
-            except (ValueError, SyntaxError): pass
+            except (ValueError, SyntaxError, RecursionError, MemoryError): pass   # or too deep
     if isinstance(value, dict) and list(value)==['choices']: return value['choices'] # Label Studio
     if cell[0]!='[' and not isinstance(value, (set, tuple)): return None
     if value is None or any(isinstance(v, (list, dict)) for v in value):

@@ -10,7 +10,9 @@ import hashlib, io, os
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, TypedDict
 import matplotlib.pyplot as plt
+import msgspec
 import numpy as np
 import pandas as pd
 import torch
@@ -603,23 +605,35 @@ def save(self:Tagger,
         seal(tmp)
 
 # %% ../nbs/36c_tagger.ipynb #cea850d6
-def _check_about(about, bad):
-    "Raise unless the JSON of a tagger is of the right form."
-    want = dict(form=str, params=dict, words=list, tags=list, examples=list)
-    if not isinstance(about, dict) or {k: type(v) for k, v in about.items()}!=want:
-        raise bad('tagger.json has another form')
+class _Params(TypedDict):
+    "Declare the parameters of a tagger."
+    backbone: str|None
+    size: int|None
+    unlisted: str
+    words: bool
+    skip: bool
+
+class _Example(TypedDict):
+    "Declare what is said of an example."
+    name: str
+    key: str
+    yes: list[str]
+    no: list[str]
+    thumb: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]   # bytes of its small picture
+
+class _About(TypedDict):
+    "Declare what `tagger.json` holds."
+    form: str
+    params: _Params
+    words: list[str]
+    tags: list[str]
+    examples: list[_Example]
+
+def _check_about(about:dict, bad):
+    "Raise unless what the JSON of a tagger says belongs together."
     if about['form']!=_FORM: raise bad(f'its form is {about["form"]!r}')
-    defaults = Tagger().get_params()
-    params = about['params']
-    if set(params)!=set(defaults): raise bad('its parameters')
-    kinds = dict(backbone=str|None, size=int|None, unlisted=str, words=bool, skip=bool)
-    odd = [k for k, kind in kinds.items() if not isinstance(params[k], kind)]
-    if odd: raise bad(f'its parameter {odd[0]}')
-    if params['unlisted'] not in UNLISTED: raise bad('its parameter unlisted')
-    want = dict(name=str, key=str, yes=list, no=list, thumb=int)
-    for e in about['examples']:
-        if not isinstance(e, dict) or {k: type(v) for k, v in e.items()}!=want or e['thumb']<0:
-            raise bad('an example has another form')
+    if set(about['params'])!=set(Tagger().get_params()): raise bad('its parameters')
+    if about['params']['unlisted'] not in UNLISTED: raise bad('its parameter unlisted')
     if len({e['key'] for e in about['examples']})<len(about['examples']):
         raise bad('an example is there twice')
     said = [t for e in about['examples'] for t in (*e['yes'], *e['no'])]
@@ -640,7 +654,7 @@ def load(cls,
     def bad(why): return FsicError(f'{path}: not a tagger that is whole ({why}); fit it again.')
     if not (path/'tagger.json').is_file():
         raise FsicError(f'{path}: no tagger is there; make one with fsic_tag fit.')
-    about = read_json(path/'tagger.json', dict)
+    about = read_json(path/'tagger.json', _About)
     _check_about(about, bad)
     t = cls(**about['params'])
     t.space_ = load_space(path/'space.safetensors', trust)

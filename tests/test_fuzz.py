@@ -23,7 +23,7 @@ from fsic_nb.scenes import make_scenes
 from fsic_nb.space import load_space
 from fsic_nb.tagger import Tagger
 from fsic_nb.tagging import Shortlist, TagForm, explain_shortlist, tag_photos
-from fsic_nb.train import train
+from fsic_nb.train import Plan, Schedule, describe_training, train
 from fsic_nb.words import load_words
 from dialects import DIALECTS, Row
 from test_kill import exp, pictures, tiny       # fixtures
@@ -167,7 +167,7 @@ def nuswide(folder):
 
 def imaterialist(folder):
     folder.mkdir()
-    write_json(folder/'train.json', dict(annotations=[dict(imageId='1', labelId=['1', '2']), dict(imageId='2', labelId=['3'])]))
+    write_json(folder/'train.json', dict(images=[dict(imageId='1', url='x'), dict(imageId='2', url='x')], annotations=[dict(imageId='1', labelId=['1', '2']), dict(imageId='2', labelId=['3'])]))
 
 def voc(folder):
     year = folder/'VOC2007'
@@ -191,9 +191,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def readers(base, exp, pictures, tiny):
-    from fsic_nb.train import Plan, Schedule
     plan = Plan(PaperConfig(6, 5, dim=8, heads=2, prototype='wagp'), [exp.episodes('train', 1, ways=2)], Schedule(steps=2, warmup=1, every=2))
-    what = dict(a=1)
     def a_run(folder):
         with pytest.MonkeyPatch.context() as m:
             m.setattr(studies, 'make_kinds', lambda *_: None)
@@ -202,7 +200,7 @@ def readers(base, exp, pictures, tiny):
     def read_a_run(folder):
         run = read_run(folder)
         studies.check_networks([run], tiny)
-        studies.choose_options([run], 'scenes', studies.Options(backbone='lite0', size=224))
+        studies.choose_options([run], 'scenes')
         studies.name_runs([run], [])
         studies.seen_labels(run, exp.split)
         load_model(folder/'best')
@@ -211,7 +209,7 @@ def readers(base, exp, pictures, tiny):
         studies.check_same_network(folder, tiny)
         model = plan.cfg.build()
         resume_run(folder, model, torch.optim.Adam(model.parameters(), fused=True))
-        begin_run(folder, what)
+        begin_run(folder, describe_training(plan, exp, 0))
     def log(folder):
         open_log(folder/'log.jsonl', 2).close()
     def a_store(folder):
@@ -270,7 +268,7 @@ def readers(base, exp, pictures, tiny):
     all_words = dict(text=a_text('w.txt', text), header=a_text('w.txt', b'30 4\n'+text), binary=a_text('w.txt', binary), gz=a_text('w.txt', gzip.compress(text)), small_gz=a_text('w.txt', gzip.compress(binary)))
     return {
         'run': Reader(a_run, read_a_run, ('about.json', 'run.json', 'last/state.json', 'best/config.json', 'best/weights.safetensors', 'best/sums.json')),
-        'continued': Reader(a_run, go_on, ('about.json', 'run.json', 'last/state.json', 'last/weights.safetensors', 'last/adam.safetensors', 'last/sums.json')),
+        'continued': Reader(a_run, go_on, ('about.json', 'run.json', 'last/state.json', 'last/weights.safetensors', 'last/adam.safetensors', 'last/sums.json'), writes=True),
         'log': Reader(a_run, log, ('log.jsonl',), writes=True),
         'store': Reader(a_store, read_a_store), 'part': Reader(begun, a_store, ('progress.json', 'locals.npy'), writes=True),
         'split': Reader(a_split, lambda f: load_split(f/'s.json')),
@@ -303,11 +301,11 @@ def test_only_sentences_come_out(name, readers, base, tmp_path):
     every = sorted(p for p in good.rglob('*') if p.is_file() and p.suffix not in ('.lock', '.jpg'))
     files = [p.relative_to(good) for p in every if not reader.files or any(p.relative_to(good).as_posix().endswith(f) for f in reader.files)]
     if not reader.files and len(files)>4: files = files[:4]
-    assert files or name=='dialect folders' or 'folder' in name or not every
+    assert files or not every
     folder = tmp_path/'f'
     shutil.copytree(good, folder)
     found = []
-    if (x := attempt(lambda: reader.read(folder), f'{name}, good')): found.append(x)
+    with limits(60), contextlib.redirect_stdout(io.StringIO()): reader.read(folder)       # which is good
     if reader.writes:
         shutil.rmtree(folder)
         shutil.copytree(good, folder)

@@ -163,3 +163,109 @@ def test_a_run_is_opened_by_a_process_that_knows_nothing_else(cfg, tmp_path):
     assert p.returncode==0, p.stderr[-2000:]
     cls = type(cfg.build())
     assert p.stdout.split()==[cls.__module__, cls.__name__, 'False', str(len(load_file(tmp_path/'best'/'weights.safetensors')))]
+
+
+# --- runs of somebody else ---------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def finished(exp, tmp_path, monkeypatch):
+    "A finished run that was made in this home, and what its about.json says."
+    from fsic_nb.runs import describe_run, write_about
+    monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
+    train(small_plan(exp), exp, tmp_path/'run')
+    about = dict(describe_run('wagp', exp, 0, False), backbone='lite0', data='scenes')
+    write_about(tmp_path/'run', about)
+    return tmp_path/'run', about
+
+class Opened(Exception): "What a run names is about to be used."
+
+def score(run, monkeypatch, *words):
+    "What the command says and its exit code, or `Opened`."
+    from fsic_nb import cli, studies
+    def opened(*args, **options): raise Opened
+    for name in ('choose_backbone', 'prepare', 'load_model'): monkeypatch.setattr(studies, name, opened)
+    monkeypatch.setattr(sys, 'argv', ['fsic_evaluate', '--run', str(run), '--out', str(run.parent/'r.json'), *words])
+    cli.fsic_evaluate()
+
+@pytest.mark.parametrize('change', [dict(backbone='hf-hub:a/b'), dict(backbone='resnet50'), dict(options=dict(words='/etc/passwd')),
+    dict(options=dict(split='../secret.json')), dict(options=dict(pictures='/home')), dict(options=dict(annotations='/dev/zero'))], ids=str)
+def test_what_a_foreign_run_names_is_asked_about_before_it_is_opened(finished, change, monkeypatch, capsys):
+    from fsic_nb.runs import write_about
+    run, about = finished
+    write_json(run/'about.json', {**about, **change})
+    with pytest.raises(SystemExit) as e: score(run, monkeypatch)
+    err = capsys.readouterr().err
+    name = next(iter(change.get('options', change).values()))
+    assert e.value.code==2 and f'{name}; name these yourself, or add --trust' in err and err.count('\n')==1
+    with pytest.raises(Opened): score(run, monkeypatch, '--trust')
+    write_about(run, {**about, **change})                    # the same words of a run that was made here
+    with pytest.raises(Opened): score(run, monkeypatch)
+
+def test_a_foreign_run_may_name_what_ships(finished, monkeypatch):
+    run, about = finished
+    write_json(run/'about.json', {**about, 'options': dict(words='minilm', queries=3)})
+    with pytest.raises(Opened): score(run, monkeypatch)
+
+@pytest.mark.parametrize('mark', ['', '0'*64, 'ä', '\ud800', None])
+def test_a_mark_belongs_to_its_home_and_to_every_word(finished, mark, tmp_path, monkeypatch):
+    run, about = finished
+    assert runs.read_run(run)['own'] and (tmp_path/'home'/'key').stat().st_mode&0o77==0
+    now = read_json(run/'about.json')
+    def own(d):
+        (run/'about.json').write_text(json.dumps(d))
+        return runs.read_run(run)['own']
+    assert own(now) and not own({**now, 'seed': 1}) and not own({**now, 'more': ''})
+    assert not own({k: v for k, v in now.items() if k!='mark'} if mark is None else {**now, 'mark': mark})
+    assert own(now)
+    monkeypatch.setenv('FSIC_HOME', str(tmp_path/'another'))
+    assert not own(now) and not (tmp_path/'another').exists()
+    assert runs.read_run(run, trust=True)['own']
+
+def test_a_foreign_model_names_no_network_that_is_fetched(tmp_path, monkeypatch):
+    cfg = FineTunedConfig('test_resnet', PaperConfig(96, 5, dim=8, heads=2), size=48, weights=None)
+    save_model(cfg.build(), tmp_path/'best')
+    assert load_model(tmp_path/'best').cfg==cfg                       # a known one, of random weights
+    write_json(tmp_path/'best'/'config.json', {**cfg.to_dict(), 'backbone': 'hf-hub:a/b'})
+    with monkeypatch.context() as m:
+        m.setattr(FineTunedConfig, 'build', lambda self: (_ for _ in ()).throw(Opened))
+        with pytest.raises(FsicError, match='asks for the network hf-hub:a/b, which would be fetched; .*--trust'): load_model(tmp_path/'best')
+        with pytest.raises(Opened): load_model(tmp_path/'best', trust=True)
+
+def test_a_foreign_space_names_no_network_that_is_fetched(tmp_path, monkeypatch):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    from fsic_nb import Tagger, space
+    from fsic_nb.core import shipped
+    with safe_open(shipped('models', 'photographs.safetensors'), 'pt') as f: about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    other = json.dumps({**json.loads(about['space']), 'backbone': 'hf-hub:a/b'})
+    save_file(tensors, tmp_path/'space.safetensors', {**about, 'space': other})
+    def opened(*args, **options): raise Opened
+    monkeypatch.setattr(space, 'load_backbone', opened)
+    with pytest.raises(FsicError, match='asks for the network hf-hub:a/b, which would be fetched; .*--trust'): space.load_space(tmp_path/'space.safetensors')
+    with pytest.raises(Opened): space.load_space(tmp_path/'space.safetensors', trust=True)
+    asked = []
+    monkeypatch.setattr(sys.modules['fsic_nb.tagger'], 'load_space', lambda path, trust: asked.append(trust) or opened())
+    monkeypatch.setattr(sys.modules['fsic_nb.tagger'], '_check_about', lambda *args: None)
+    write_json(tmp_path/'tagger.json', dict(params={}))
+    for trust in (False, True):
+        with pytest.raises(Opened): Tagger.load(tmp_path, trust)
+    assert asked==[False, True]
+
+
+# --- where a run is written --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('name, words', [('demo', []), ('train', []), ('train', ['--config', 'voc_1shot_resnet101_paper', '--root', '.']),
+    ('evaluate', []), ('finetune', ['--root', '.'])], ids=lambda x: ' '.join(x) if isinstance(x, list) else x)
+def test_a_place_where_nothing_can_be_written_is_found_before_the_work(name, words, tmp_path, monkeypatch, capsys):
+    from fsic_nb import cli, studies
+    def begun(*args, **options): raise Opened
+    for work in ('prepare', 'choose_backbone', 'read_images', 'fit', 'finetune'): monkeypatch.setattr(studies, work, begun)
+    for check in ('check_data', 'check_options'): monkeypatch.setattr(studies, check, lambda *args: None)
+    (tmp_path/'file').write_text('')
+    def call(out):
+        monkeypatch.setattr(sys, 'argv', [f'fsic_{name}', *words, '--out', str(out)])
+        cli.COMMANDS[name]()
+    with pytest.raises(SystemExit) as e: call(tmp_path/'file'/'out')
+    assert e.value.code==2 and 'no file can be written there' in (err := capsys.readouterr().err) and err.count('\n')==1
+    with pytest.raises(Opened): call(tmp_path/'new'/'out')
+    assert [p.name for p in tmp_path.iterdir()]==['file']
