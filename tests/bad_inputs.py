@@ -235,7 +235,7 @@ TRUST = [(f'run of somebody else, {k}', partial(hurt, 'run/about.json', says(**k
 TRUST += [('tagger of somebody else, network of a hub', partial(hurt, 'tagger/space.safetensors', header(backbone='hf-hub:x/y'), Tagger.load), 'asks for the network hf-hub:x/y', None),
           ('the same, by a command', partial(hurt, 'tagger/space.safetensors', header(backbone='hf-hub:x/y'), lambda t: ['tag', 'evaluate', 'tagger', 'truth.csv']), 'asks for the network hf-hub:x/y', 2),
           ('space, network of a hub', partial(hurt, 'tagger/space.safetensors', header(backbone='hf-hub:x/y'), lambda t: load_space(t/'space.safetensors')), 'asks for the network hf-hub:x/y', None)]
-TRUST += [(f'space, {k}', partial(hurt, 'tagger/space.safetensors', harm, lambda t: load_space(t/'space.safetensors')), 'space.safetensors: not a space of this library', None) for k, harm in
+TRUST += [(f'space, {k}', partial(hurt, 'tagger/space.safetensors', harm, lambda t: load_space(t/'space.safetensors')), 'space.safetensors: ', None) for k, harm in
           [('cut', cut), ('NaN', numbers(nan)), ('size of 10**9', header(size=10**9)), ('size is a text', header(size='336')), ('prior of 1e38', header(prior={k: [1e38]*4 for k in ('none', 'word')}))]]
 TRUST += [(f'tagger.json, {k}', partial(hurt, 'tagger/tagger.json', harm, Tagger.load), 'tagger', None) for k, harm in
           [('cut', cut), ('a list', becomes('[]')), ('another form', says(form='x')), ('tag with an escape code', says(tags=['\x1b[2J'], words=['\x1b[2J'])), ('tag that no example has', says(tags=['dog'])), ('parameter it does not know', says(params={}))]]

@@ -266,7 +266,7 @@ def test_options_are_what_the_runs_say(run, tree):
     assert choose_options([], 'coco')==Options() and choose_options([], 'voc', asked)==asked
     for k in ('split', 'protocol', 'files', 'annotations', 'difficult', 'pictures'):
         with pytest.raises(FsicError, match=f'--{k}: the scenes are built with'): choose_options([], 'scenes', Options(**{k: 'x'}))
-    frozen = dict(path=run, cell=dict(read_run(run)['cell'], mode='frozen'), backbone='test_resnet', size=48)
+    frozen = dict(path=run, own=True, cell=dict(read_run(run)['cell'], mode='frozen'), backbone='test_resnet', size=48)
     here = choose_options([frozen], 'coco', Options(protocol='masked'))
     own = dict(backbone='test_resnet', size=48, words='glove-50', queries=4)
     assert here==Options(split=split, protocol='masked', **own)
