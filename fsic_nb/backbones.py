@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LITE', 'STRONG', 'place_boxes', 'Transform', 'feature_map', 'fold_batch_norm', 'Backbone', 'freeze_network',
-           'is_known', 'build_network', 'load_backbone', 'classifier', 'has_bf16', 'pick_precision']
+           'is_known', 'check_network', 'build_network', 'load_backbone', 'classifier', 'has_bf16', 'pick_precision']
 
 # %% ../nbs/04_backbones.ipynb #040b7211
 import contextlib, copy, hashlib, importlib, math, time, urllib.error, urllib.request
@@ -245,6 +245,16 @@ def is_known(
     "Tell whether a name is of a known network, whose weights come from one known place."
     if name in (*LITE, *STRONG, 'resnet50', 'resnet101'): return True
     return ':' not in name and timm.is_model(name)
+
+def check_network(
+    name:str, # of a network, as a saved file says it
+    path, # the file
+    trust:bool=False, # may it be fetched from anywhere?
+):
+    "Raise if a file asks for a network that would be fetched from a place that is not known."
+    if not trust and not is_known(name):
+        raise FsicError(f'{path}: asks for the network {name}, which would be fetched; '
+                        'if you trust who made it, add trust=True (--trust for a command).')
 
 # %% ../nbs/04_backbones.ipynb #d08c5fe3
 def build_network(

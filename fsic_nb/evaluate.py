@@ -20,9 +20,10 @@ from .support import can_score, load_episodes, needs_no_example
 
 # %% ../nbs/22_evaluate.ipynb #8038ee47
 def _add_metrics(
-    r:dict,     # of one method: 'scores' (E, Q, N) of some batches, 'metrics'; changed in place
+    r:dict,     # of one method: 'scores' (E, Q, N) of some batches, 'metrics' (n, ...), 'done'
     truth:list, # of the same batches: labels, known or None (E, Q, N), columns (E, N)
     width:int,  # labels of all episodes together
+    n:int,      # episodes, those of other batches included
 ):
     "Turn the scores of some batches into metrics; those of a label go into its own column."
     y, known, at = zip(*truth)
@@ -34,14 +35,12 @@ def _add_metrics(
         table = np.full((len(at), width), np.nan)
         np.put_along_axis(table, at, m[k], 1)
         m[k] = table
-    r['metrics'].append(m)
+    # one table for all episodes: many small ones would lie between what is freed, and keep it
+    for k, x in m.items():
+        if k not in r['metrics']: r['metrics'][k] = np.empty((n, *x.shape[1:]), x.dtype)
+        r['metrics'][k][r['done']:r['done']+len(x)] = x
+    r['done'] += len(at)
     r['scores'].clear()
-
-def _join(
-    parts:list, # dicts of arrays
-)->dict: # name -> array
-    "Concatenate the metrics of some batches."
-    return {k: np.concatenate([m[k] for m in parts]) for k in parts[0]}
 
 # %% ../nbs/22_evaluate.ipynb #eeba30f6
 def _check_telling(
@@ -85,7 +84,7 @@ def evaluate(
     place = np.zeros(len(episodes.images.names), int)       # column of a label's metrics
     place[episodes.images.index(episodes.names)] = range(len(episodes.names))
     if not batch: batch = max(1, 1500//sum(map(len, (episodes[0].support, episodes[0].query))))
-    out = {name: dict(seconds=0., scores=[], metrics=[]) for name in methods}
+    out = {name: dict(seconds=0., scores=[], metrics={}, done=0) for name in methods}
     truth = []
     cache = Cache(exp)                          # shared by all methods and episodes
     for i in progress(range(0, n, batch), desc=f'{episodes.shots}-shot', unit='batch'):
@@ -97,10 +96,10 @@ def evaluate(
         for name, method in methods.items():
             start = time.perf_counter()
             out[name]['scores'].append(method(support)(query))
-            if last: _add_metrics(out[name], truth, len(episodes.names))
+            if last: _add_metrics(out[name], truth, len(episodes.names), n)
             out[name]['seconds'] += time.perf_counter()-start
         if last: truth.clear()
-    return {name: dict(seconds=r['seconds'], **_join(r['metrics'])) for name, r in out.items()}
+    return {name: dict(seconds=r['seconds'], **r['metrics']) for name, r in out.items()}
 
 # %% ../nbs/22_evaluate.ipynb #8a9f75c4
 def _spread(values, base=0.)->tuple: # mean and half-width; the latter None for one episode

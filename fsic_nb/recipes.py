@@ -29,6 +29,7 @@ from .refined import Encoder, RefinedConfig
 from .runs import is_tuned, load_model, steps_done
 from .support import Configuration, Support, needs_no_example
 from .train import Plan, Schedule, describe_training, train, validator
+from .words import hash_words
 
 # %% ../nbs/25_recipes.ipynb #eb55cfd5
 ONE_SHOT = [dict(shots=1)]
@@ -327,6 +328,9 @@ def check_words(
     if mine!=here:
         raise FsicError(f'--run {run["path"]}: was made with words {mine}, not {here}; '
                         'leave out --words.')
+    if run.get('words_hash', hash_words(here))!=hash_words(here):
+        raise FsicError(f'--run {run["path"]}: was made with another content of {here}; restore '
+                        'that file, or train again.')
 
 def check_method(
     run:dict, # from `read_run`

@@ -19,13 +19,14 @@ import msgspec, torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
-from .backbones import LITE, is_known
+from .backbones import LITE, check_network
 from .core import FsicError, home, say
 from .data import LabelSplit
 from .files import (atomic, build_once, check_out, check_seal, lock, read_bytes,
                            read_json, seal, settle, write_json)
-from .protocols import SPLITS
+from .protocols import SPLITS, WORDS
 from .support import Configuration
+from .words import hash_words
 
 # %% ../nbs/20c_runs.ipynb #dd351e26
 def save_model(
@@ -77,10 +78,7 @@ def load_model(
     except FsicError as e:
         said = str(e).removesuffix('.')
         raise FsicError(f'{path}/config.json: {said}, or train again.') from e
-    name = getattr(cfg, 'backbone', None)
-    if name and not trust and not is_known(name):
-        raise FsicError(f'{path}/config.json: asks for the network {name}, which would be fetched; '
-                        'if you trust who made it, add trust=True (--trust for a command).')
+    if name := getattr(cfg, 'backbone', None): check_network(name, path/'config.json', trust)
     try: model = cfg.build()
     except (TypeError, ArithmeticError, RuntimeError, AssertionError, MemoryError) as e:
         why = str(e).splitlines()[0][:100]
@@ -250,7 +248,8 @@ def describe_run(
     meta = exp.features.meta
     return dict(**describe_cell(cell), method=method, data=exp.name, **describe_split(exp.split),
                 backbone=meta['backbone'], weights=meta['weights'], features=exp.features.key,
-                seed=seed, quick=bool(quick), options=exp.options.asked())
+                seed=seed, quick=bool(quick), options=exp.options.asked(),
+                words_hash=hash_words(exp.options.words or WORDS))
 
 def describe_split(
     split:LabelSplit,
@@ -268,7 +267,7 @@ def describe_tuned(
     "Return what an evaluation must know of a run that trains its backbone as well."
     return dict(**describe_cell(cell), method=cell.method, data=cell.data, **describe_split(split),
                 backbone=f'{cell.backbone}-tuned', weights=cell.weights, seed=seed, quick=False,
-                options=options or {})
+                options=options or {}, words_hash=hash_words(cell.words))
 
 # %% ../nbs/20c_runs.ipynb #27087e65
 def check_same_run(
@@ -308,6 +307,7 @@ class About(TypedDict):
     features: NotRequired[str]   # key of the store
     options: NotRequired[dict]   # fields of `Options`
     cell: NotRequired[dict]      # fields of `Cell`
+    words_hash: NotRequired[str] # see `hash_words`
     mark: NotRequired[str]       # of the home it was made in
 
 # %% ../nbs/20c_runs.ipynb #b0995a29

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from .backbones import Backbone, classifier, is_known, load_backbone
+from .backbones import Backbone, check_network, classifier, load_backbone
 from .confidence import KINDS_OF_TAG
 from .core import FsicError, rng, shipped
 from .embed import copy_layer
@@ -157,9 +157,7 @@ def load_space(
 )->Space:
     "Read a space; the backbone's own classes are loaded with it."
     about, tensors, bad = _read_space(path)
-    if not trust and not is_known(about['backbone']):
-        raise FsicError(f'{path}: asks for the network {about["backbone"]}, to be fetched; '
-                        'if you trust who made it, add trust=True (--trust for a command).')
+    check_network(about['backbone'], path, trust)
     bb = load_backbone(about['backbone'], size=about['size'])
     head = classifier(bb) if 'rates' in tensors else None
     dim = len(tensors['proj.weight'])

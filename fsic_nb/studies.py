@@ -321,6 +321,7 @@ def choose_network(
 def saved_options(
     runs:list, # from `read_run`
     data:str,  # a key of `DATA`
+    asked:Options=Options(), # what the user named counts instead
 )->dict: # fields of `Options`
     "Return what the first run that says it was made with."
     run = next((r for r in runs if 'cell' in r or r.get('options')), None)
@@ -330,7 +331,9 @@ def saved_options(
     of_images = 'split protocol files annotations difficult pictures'.split()
     same = {**cell, **run}['data']==data
     fields = ['words', 'queries', 'few', 'negatives', *(of_images if same else [])]
-    return {k: said[k] for k in fields if said.get(k)}
+    saved = {k: said[k] for k in fields if said.get(k) and not getattr(asked, k)}
+    check_trust(run, saved)
+    return saved
 
 # %% ../nbs/31_studies.ipynb #e905718e
 def choose_options(
@@ -340,8 +343,7 @@ def choose_options(
 )->Options:
     "Choose how the data are used: as asked, as the runs say, or as the data set suggests."
     check_options(data, asked)
-    saved = {k: v for k, v in saved_options(runs, data).items() if not getattr(asked, k)}
-    for run in runs: check_trust(run, saved)
+    saved = saved_options(runs, data, asked)
     return replace(asked, **saved, **choose_network(runs, asked.backbone, asked.size))
 
 # %% ../nbs/31_studies.ipynb #dec73183

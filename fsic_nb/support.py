@@ -322,19 +322,7 @@ class Configuration:
         "Make a configuration from what was read from JSON; unknown kinds and keys are refused."
         d = dict(d)
         cls = find_kind(d.pop('kind', None))
-        own = [f.name for f in fields(cls)]
-        if extra := sorted(set(d)-set(own)):
-            raise FsicError(f'{cls.__name__}: unknown key {extra[0]!r}; '
-                            f'known are {", ".join(own)}.')
-        # JSON has neither tuples nor configurations within a configuration
-        def value(v):
-            if isinstance(v, list): return tuple(v)
-            return Configuration.from_dict(v) if isinstance(v, dict) and 'kind' in v else v
-        types = get_type_hints(cls)
-        for k, v in d.items():
-            where = f'{cls.__name__}, {k}'
-            if not isinstance(value(v), Configuration): check_form(v, types[k], where)
-        try: return cls(**{k: value(v) for k, v in d.items()})
+        try: return cls(**_check_fields(cls, d))
         except TypeError as e: raise FsicError(f'{cls.__name__}: {e}; restore it.') from e
 
 # %% ../nbs/08_support.ipynb #c2a99ede
@@ -348,3 +336,18 @@ def find_kind(
         raise FsicError(f'Configuration: no kind {kind!r}; known are {", ".join(known)} '
                         '(import the module that defines yours).')
     return Configuration.kinds[kind]
+
+def _check_fields(cls, d:dict)->dict:
+    "Return what was read from JSON as the fields of a configuration, or raise."
+    own = [f.name for f in fields(cls)]
+    if extra := sorted(set(d)-set(own)):
+        raise FsicError(f'{cls.__name__}: unknown key {extra[0]!r}; known are {", ".join(own)}.')
+    # JSON has neither tuples nor configurations within a configuration
+    def value(v):
+        if isinstance(v, list): return tuple(v)
+        return Configuration.from_dict(v) if isinstance(v, dict) and 'kind' in v else v
+    values = {k: value(v) for k, v in d.items()}
+    types = get_type_hints(cls)
+    for k, v in d.items():
+        if not isinstance(values[k], Configuration): check_form(v, types[k], f'{cls.__name__}, {k}')
+    return values

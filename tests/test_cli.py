@@ -138,8 +138,8 @@ def other_channels(run):
 
 @pytest.mark.parametrize('change,says', [(other_channels, 'was made with channels 8, the features here have 1280'),
     (lambda run: change_about(run, weights='00'), 'was made with weights 00'), (lambda run: change_about(run, backbone='lite1'), 'was made with weights'),
-    (lambda run: change_about(run, size=96), 'was made with weights'), (lambda run: change_about(run, backbone='lite'), 'did you mean lite2 or lite1 or lite0'),
-    (lambda run: write_json(run/'about.json', {}), 'about.json: method is missing'), (lambda run: shutil.rmtree(run/'last'), 'is not finished (0 of 40 steps)'),
+    (lambda run: change_about(run, size=96), 'was made with weights'), (lambda run: change_about(run, backbone='lite'), 'was not made here, and asks for backbone lite; name'),
+    (lambda run: write_json(run/'about.json', {}), 'about.json: object missing required field method'), (lambda run: shutil.rmtree(run/'last'), 'is not finished (0 of 40 steps)'),
     (lambda run: (run/'about.json').write_text('{'), 'about.json: not valid JSON')])
 def test_a_run_that_does_not_fit(run, change, says, tmp_path, monkeypatch):
     copy = shutil.copytree(run, tmp_path/'copy')

@@ -32,7 +32,7 @@ class Fake:
 
     def p_of(self, path):
         text = Path(path).read_text()
-        if text=='bad': raise FsicError(f'{path}: cannot be read as an image\n(it is bad, "so"); replace it.')
+        if text=='bad': raise FsicError(f'{path}: cannot be read as an image (it is bad, "so"); replace it.')
         import hashlib
         digest = hashlib.sha256((self.salt+text).encode()).digest()
         return [digest[i]/255+digest[-1-i]/70000 for i in range(len(self.tags_))]
