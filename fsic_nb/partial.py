@@ -48,6 +48,8 @@ class Solved:
     z:Float[Tensor, "N S"]    # weight of every row in the directions P; 0 where it has none
     left:Float[Tensor, "S N"] # score of every row without itself; NaN where it has no weight
 
+    def __repr__(self): return f'Solved({len(self.left)} rows, {len(self.z)} labels)'
+
 # %% ../nbs/34_partial.ipynb #7fea4249
 _LARGEST = 2**24  # numbers in the systems that are solved together: 128 MB
 

@@ -122,7 +122,9 @@ def test_a_broken_link_stops_the_whole_build(tmp_path):
     for p in (tmp_path/'fsic_nb').glob('*.py'): p.unlink() if p.stem!='core' else None
     (tmp_path/'nbs').mkdir()
     core = (root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8')
-    (tmp_path/'nbs'/'00_core.ipynb').write_text(core.replace('[10_embed](10_embed.ipynb)', '10_embed'), encoding='utf-8')
+    (tmp_path/'nbs'/'00_core.ipynb').write_text(re.sub(r'\[(10_embed|00a_files)\]\(\w+\.ipynb\)', r'\1', core), encoding='utf-8')
+    security = (root/'SECURITY.md').read_text(encoding='utf-8')
+    (tmp_path/'SECURITY.md').write_text(re.sub(r'\[(\w+)\]\(nbs/\w+\.ipynb\)', r'\1', security), encoding='utf-8')
     (tmp_path/'data'/'README.md').write_text('# Data\n\n## One set\n\ntext\n')
     index = read_nb(root/'nbs'/'index.ipynb')
     def run(link):

@@ -79,7 +79,7 @@ def as_in_the_notebook(module):
             needed.update(used(symtable.symtable(cell.source, 'cell', 'exec')))
             yield
             return
-        own = {n: x for n, x in names.items() if not (n=='open' and x.__module__.startswith('IPython'))}   # IPython puts its own there
+        own = {n: x for n, x in names.items() if not (n=='open' and getattr(x, '__wrapped__', None) is open)}   # IPython puts its own there
         known = {**vars(builtins), **own}
         late = {n: lib.pop(n) for n in needed if n in lib and n not in known}   # a NameError in the notebook, so one here
         try:

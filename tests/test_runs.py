@@ -246,7 +246,7 @@ def test_a_foreign_space_names_no_network_that_is_fetched(tmp_path, monkeypatch)
     asked = []
     monkeypatch.setattr(sys.modules['fsic_nb.tagger'], 'load_space', lambda path, trust: asked.append(trust) or opened())
     monkeypatch.setattr(sys.modules['fsic_nb.tagger'], '_check_about', lambda *args: None)
-    write_json(tmp_path/'tagger.json', dict(params={}))
+    write_json(tmp_path/'tagger.json', dict(form='', params=Tagger().get_params(), words=[], tags=[], examples=[]))
     for trust in (False, True):
         with pytest.raises(Opened): Tagger.load(tmp_path, trust)
     assert asked==[False, True]

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 import golden
 from fsic_nb.baselines import TRAINING_FREE, RelationConfig
-from fsic_nb.core import read_json
+from fsic_nb.files import read_json
 from fsic_nb.data import ImageSet
 from fsic_nb.metrics import episode_metrics
 from fsic_nb.model import PaperConfig
