@@ -85,12 +85,15 @@ def load_model(
         raise FsicError(f'{path}/config.json: no such model can be made ({why}); '
                         'train again.') from e
     weights = read_tensors(path/'weights.safetensors')
-    def kinds(tensors): return {k: (v.shape, v.dtype) for k, v in tensors.items()}
-    if kinds(weights)!=kinds(model.state_dict()):
+    if _kinds(weights)!=_kinds(model.state_dict()):
         raise FsicError(f'{path}: weights and config.json do not belong together; train again.')
     check_seal(path, 'train again')
     model.load_state_dict(weights)
     return model.eval()
+
+def _kinds(tensors:dict)->dict: # name -> shape, type
+    "Return what tensors of one model have in common."
+    return {k: (v.shape, v.dtype) for k, v in tensors.items()}
 
 # %% ../nbs/20c_runs.ipynb #affbd860
 def save_checkpoint(
@@ -109,6 +112,16 @@ def save_checkpoint(
         write_tensors(tmp/'adam.safetensors', moments)
         write_json(tmp/'state.json', state)
         seal(tmp)
+
+def _is_of(model:nn.Module, weights:dict, moments:dict, step:int)->bool:
+    "Tell whether a checkpoint is of a model; PyTorch's Adam would read past moments that are not."
+    if _kinds(weights)!=_kinds(model.state_dict()) or step and not moments: return False
+    own = _kinds(dict(model.named_parameters()))
+    scalar = torch.Size([]), torch.float32
+    have = {n.rpartition('|')[0] for n in moments}
+    if not have<=own.keys(): return False
+    return _kinds(moments)=={f'{n}|{k}': scalar if k=='step' else own[n]
+                             for n in have for k in ('step', 'exp_avg', 'exp_avg_sq')}
 
 # %% ../nbs/20c_runs.ipynb #a5d85fed
 class State(TypedDict):
@@ -130,16 +143,15 @@ def resume_run(
     state = read_json(last/'state.json', State)
     remedy = f'delete the folder {run} and train again'
     check_seal(last, remedy)
+    if not _is_of(model, weights, moments, state['step']):
+        raise FsicError(f'{last}: does not belong to this model; {remedy}.')
+    model.load_state_dict(weights)
     names = [n for n, _ in model.named_parameters()]
     adam = {}
-    try:
-        model.load_state_dict(weights)
-        for k, v in moments.items():
-            n, key = k.rsplit('|', 1)
-            adam.setdefault(names.index(n), {})[key] = v
-        opt.load_state_dict(dict(state=adam, param_groups=opt.state_dict()['param_groups']))
-    except (RuntimeError, ValueError, KeyError) as e:    # of another model
-        raise FsicError(f'{last}: does not belong to this model; {remedy}.') from e
+    for k, v in moments.items():
+        n, key = k.rsplit('|', 1)
+        adam.setdefault(names.index(n), {})[key] = v
+    opt.load_state_dict(dict(state=adam, param_groups=opt.state_dict()['param_groups']))
     return state
 
 # %% ../nbs/20c_runs.ipynb #3b3a69bf
