@@ -182,6 +182,7 @@ class Options:
     annotations:str = '' # of form COCO: the JSON files, separated by commas
     difficult:str = '' # of form VOC: objects marked difficult, drop, positive, negative, unknown
     pictures:str = '' # the folder of the images, where they do not lie beside their list
+    device:str = '' # where to compute: cpu, cuda, cuda:1 (default: the network on a GPU, if any)
 
     def __post_init__(self):
         if self.queries is not None: check_number(self.queries, '--queries', 1, 10**4)
@@ -190,7 +191,7 @@ class Options:
 
     def asked(self)->dict: # name -> value
         "Return the fields that are not empty, for the record of a run."
-        d = {k: v for k, v in vars(self).items() if v and k not in ('backbone', 'size')}
+        d = {k: v for k, v in vars(self).items() if v and k not in ('backbone', 'size', 'device')}
         files = {k: str(Path(v).absolute()) for k, v in d.items()
                  if k in ('split', 'words') and Path(v).is_file()}
         return {**d, **files}
