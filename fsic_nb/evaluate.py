@@ -145,7 +145,7 @@ def _of_labels(
 
 # %% ../nbs/22_evaluate.ipynb #53f8a0b8
 def describe_episodes(
-    episodes:Episodes|FixedEpisodes,
+    episodes:Episodes|FixedEpisodes, # of one part and one number of shots
 )->dict: # what JSON can hold
     "Say which episodes these are; `hash` is of everything that they are a function of."
     out = dict(data=episodes.images.name, protocol=episodes.protocol, split=episodes.split.name,

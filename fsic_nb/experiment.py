@@ -229,11 +229,11 @@ def prepare(
     quick:bool=False,   # the small set of scenes
     say=say,            # called with one line a step
     check:Callable|None=None, # (images, split) -> split or None; called before features
-    store=None,         # the `FeatureStore` of these images, where it is known
-    **options,          # the fields of `Options`, such as split, backbone and size
+    **options,          # the fields of `Options`; and `store`, the features if they are known
 )->Experiment:
     "Build or read the images and extract their features; words are looked up when they are read."
     start = time.perf_counter()
+    store = options.pop('store', None)
     options = Options(**options)
     check_data(data, root, seed)
     device = pick_device(options.device or 'cpu')            # of all that is not the network

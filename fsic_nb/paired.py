@@ -77,6 +77,7 @@ def _part_of(said:dict, i:int, arrays:dict)->Part:
     if len({len(r['map']) for r in results.values()})!=1: raise ValueError('methods differ')
     return Part(said['about'], said['start'], results, said['facts'])
 
+# %% ../nbs/22c_paired.ipynb #a6be56f1
 def read_parts(
     path:str|Path, # a .npz file that `write_parts` wrote
 )->list: # of `Part`

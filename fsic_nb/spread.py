@@ -93,7 +93,7 @@ _WHERE = dict(code='another version of fsic_nb', versions='other versions of tor
               device='another device', methods='a method with other weights')
 
 @functools.lru_cache(1)
-def _open(text:str)->Study:
+def _open_checked(text:str)->Study:
     "Open the spec of a JSON text, and check that all is here as it was there."
     spec = json.loads(text)
     if hash_code('fsic_nb.spread')!=spec['checks']['code']: raise _other('code')
@@ -114,7 +114,7 @@ def open_spec(
     spec:dict, # from `make_spec`
 )->Study:
     "Make ready what a spec describes, once a process."
-    return _open(json.dumps(spec, sort_keys=True))
+    return _open_checked(json.dumps(spec, sort_keys=True))
 
 # %% ../nbs/31b_spread.ipynb #9835098b
 def shard_name(
@@ -159,6 +159,7 @@ class _Spec(TypedDict):
     episodes: list[_Drawn]           # one a number of shots
     checks: dict[str, object]        # hashes
 
+# %% ../nbs/31b_spread.ipynb #25653b03
 def _same(spec:dict)->list:
     "Return what shards of one folder have in common; paths may differ from computer to computer."
     about = [e['about'] for e in spec['episodes']]
@@ -205,7 +206,7 @@ def evaluate_on(
     shard:int=250, # episodes in a file, at most
     out:str|Path='shards', # the folder of the files
     part:tuple=(1, 1), # which part of the episodes, and of how many, see `parse_part`
-)->list|None: # of `Part`, one a number of shots, all episodes of each; None if only a part was asked
+)->list|None: # of `Part`, one a number of shots; None if only a part was asked for
     "Score the episodes that are missing by any engine, and merge all."
     out = Path(out).expanduser().absolute()
     _enter(spec, n, out)

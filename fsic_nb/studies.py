@@ -453,7 +453,7 @@ def open_study(
         check_networks(runs, bb)
         options = replace(options, backbone=bb)
     def check(images, split): check_names(names, data, there, bool(split.labels('train')))
-    exp = prepare(data, root, how.seed, how.quick, say, check, store, **vars(options))
+    exp = prepare(data, root, how.seed, how.quick, say, check, store=store, **vars(options))
     if not exp.split.labels('train'): names = [n for n in names if n not in there]
     if spec: drawn = [draw_described(d, exp.images) for d in spec['episodes']]
     else: drawn = [draw_test(exp, k, how.episodes, how.seed, say) for k in how.shots]
@@ -495,6 +495,7 @@ def score_study(
             f'{time.perf_counter()-start:.1f} s')
     return parts
 
+# %% ../nbs/31_studies.ipynb #4c4a85af
 def report_parts(
     parts:list, # of `Part`, each from episode 0 on
     out:Path,   # the records; the episodes are written beside them
