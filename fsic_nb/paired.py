@@ -88,7 +88,7 @@ def read_parts(
             if sum(x.file_size for x in z.infolist())>MOST_BYTES: raise ValueError('too large')
             f.seek(0)
             with np.load(f, allow_pickle=False) as d: arrays = {k: d[k] for k in d.files}
-        said = json.loads(str(arrays.pop('about')[()]))
+        said = json.loads(str(arrays.pop('about').item()))
         check_form(said, list[_Said], path, remedy)
         return [_part_of(s, i, arrays) for i, s in enumerate(said)]
     except FsicError: raise

@@ -77,7 +77,7 @@ def make_spec(
     def there(path): return str(Path(path).expanduser().absolute())
     asked = dict(asdict(how), shots=list(how.shots), options=vars(how.options))
     return dict(runs=list(map(there, runs)), names=list(names), data=data,
-                root=root and there(root), how=asked, store=str(study.exp.features.path),
+                root=root and there(root), how=asked, store=str(getattr(study.exp.features, 'path', '')),
                 episodes=list(map(describe_drawing, study.drawn)), checks=_checks(study))
 
 # %% ../nbs/31b_spread.ipynb #3eb27063

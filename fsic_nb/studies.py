@@ -426,8 +426,8 @@ def open_features(
     spec:dict|None, # from `make_spec`
 )->FeatureStore|None: # None: they must be extracted
     "Open the features that a spec names, if they are here."
-    path = Path(spec['store']) if spec else None
-    return FeatureStore(path) if path and path.exists() else None
+    path = spec['store'] if spec else ''
+    return FeatureStore(path) if path and Path(path).exists() else None
 
 # %% ../nbs/31_studies.ipynb #f64a7e00
 def open_study(
