@@ -173,7 +173,9 @@ def records(
         rest.update(_of_labels(r, d['labels']))
         row = dict(**same, method=name, shots=d['shots'], queries=d['queries'],
                    episodes=len(r['map']), seed=d['seed'], map=round(100*m, 3),
-                   map_ci95=_percent(ci), **rest, seconds=round(r['seconds'], 2), **more)
+                   map_ci95=_percent(ci), **rest)
+        if 'seconds' in r: row['seconds'] = round(r['seconds'], 2)  # merged parts do not say it
+        row.update(more)
         if baseline in results:
             diff, ci = _spread(r['map'], results[baseline]['map'])
             row.update(diff=round(100*diff, 3), diff_ci95=_percent(ci), baseline=baseline)

@@ -50,7 +50,7 @@ def write_parts(
     for i, p in enumerate(parts):
         said.append(dict(about=p.about, start=p.start, methods=list(p.results), facts=p.facts))
         for j, r in enumerate(p.results.values()):
-            arrays |= {f'{i}/{j}/{k}': np.asarray(v, np.float64) for k, v in r.items()}
+            arrays |= {f'{i}/{j}/{k}': v for k, v in r.items() if k!='seconds'}
     with atomic(path) as tmp, tmp.open('wb') as f:
         np.savez(f, about=np.array(json.dumps(said)), **arrays)
 
@@ -71,9 +71,9 @@ def _part_of(said:dict, i:int, arrays:dict)->Part:
         r = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
         n = len(r['map'])
         for k, v in r.items():
-            shape = () if k=='seconds' else (n, labels) if k in ('ap', 'positives') else (n,)
+            shape = (n, labels) if k in ('ap', 'positives') else (n,)
             if v.shape!=shape or v.dtype!=np.float64: raise ValueError(f'{name}, {k}: {v.shape}')
-        results[name] = dict(r, seconds=float(r['seconds']))
+        results[name] = r
     if len({len(r['map']) for r in results.values()})!=1: raise ValueError('methods differ')
     return Part(said['about'], said['start'], results, said['facts'])
 
@@ -109,7 +109,6 @@ def _merge_method(name:str, pieces:list, n:int)->dict: # pieces: (start, metrics
     out = {k: np.full((n, *v.shape[1:]), np.nan)
            for k, v in pieces[0][1].items() if k!='seconds'}
     there = np.zeros(n, bool)
-    seconds = 0.
     for start, r in pieces:
         at = slice(start, start+len(r['map']))
         twice = there[at].copy()
@@ -120,12 +119,11 @@ def _merge_method(name:str, pieces:list, n:int)->dict: # pieces: (start, metrics
                                 'delete the shards that have them, and run them again with one '
                                 'version on one kind of machine.')
             table[at] = r[k]
-        seconds += r['seconds']*(~twice).mean()
         there[at] = True
     if not there.all():
         raise FsicError(f'{name}: episodes {_runs_of(np.flatnonzero(~there))} are missing; '
                         'run those shards.')
-    return dict(seconds=seconds, **out)
+    return out
 
 # %% ../nbs/22c_paired.ipynb #d915640a
 def merge_parts(
