@@ -175,11 +175,10 @@ def fsic_evaluate(
     how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, baseline, Options(**kwargs),
                                      trust)
     asked = parse_names(run, '--run'), names, data, root, how, out
-    if not shard: return fsic_nb.studies.compare(*asked)
-    part = fsic_nb.shards.parse_part(shard)
-    if out=='results.json':
+    if shard and out=='results.json':
         raise FsicError(f'--shard {shard} needs --out, a folder for all parts, such as shards.')
-    fsic_nb.spread.score_part(*asked, part)
+    if shard: fsic_nb.spread.score_part(*asked, fsic_nb.shards.parse_part(shard))
+    else: fsic_nb.studies.compare(*asked)
 
 # %% ../nbs/33_cli.ipynb #e517e40d
 @command('fsic_merge shards --out results.json')
@@ -238,6 +237,9 @@ def fsic_finetune(
 ):
     "Train network and method end to end; several devices: accelerate launch -m fsic_nb finetune."
     options = {k: v for k, v in locals().items() if k not in ('root', 'out', 'kwargs')}
+    if kwargs.pop('device', ''):
+        raise FsicError('--device: accelerate launch chooses the devices of fsic_finetune, such as '
+                        'with --cpu; leave it out.')
     reading, asked = fsic_nb.configs.part_options(kwargs)
     fsic_nb.studies.check_own(data, root, seed, Options(**kwargs))
     cell = fsic_nb.configs.cell_of({**options, **asked})
