@@ -107,7 +107,7 @@ def solve_ridge(
 )->Float[Tensor, "*b N D"]:
     "Solve a weighted ridge regression around a prior, for all labels at once."
     A = u@u.mT+torch.diag_embed(lam[...,None]/omega)
-    rest = y-(m[...,None,:]@u.mT)[...,0,:]
+    rest = y-torch.linalg.vecdot(u, m[...,None,:])
     return m+(solve_spd(A, rest[...,None]).mT@u)[...,0,:]
 
 # %% ../nbs/15_refine.ipynb #ceda4b26
