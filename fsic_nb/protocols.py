@@ -21,7 +21,7 @@ from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES
 from .episodes import (TRIES, Episode, assign_images, check_ranking, find_others,
-                              known_pairs, members_of, raise_few_others)
+                              known_pairs, labels_of, members_of, raise_few_others)
 from .readers import NUSWIDE_NAMES, READING
 
 # %% ../nbs/05b_protocols.ipynb #5c352585
@@ -479,7 +479,7 @@ def _drawn(self:FixedEpisodes, e:int, free:Int[np.ndarray, "n"])->Int[np.ndarray
     y = self.images.labels[np.ix_(free, self.cols)]
     for a in range(TRIES):
         r = rng(self.seed, 'fixed', self.part, e, a)
-        rows, short = assign_images(y, members_of(y), self.queries, r)
+        rows, short = assign_images(labels_of(y), members_of(y), self.queries, r)
         if short is None: return free[rows.reshape(-1)]
     raise FsicError(f'run {list(self.runs)[e]}: {short[1]} of {self.queries} query images '
                     f'can be had for {self.names[short[0]]}; use fewer queries or a larger pool.')
