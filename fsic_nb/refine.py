@@ -174,7 +174,8 @@ def refine_round(
         return F.normalize(P, dim=-1), a.expand_as(c)
     omega = target/target.sum(-1, keepdim=True).clamp_min(1)
     if how.others is not None: omega = omega+how.others[...,None]*negatives
-    return F.normalize(solve_ridge(u, target, omega+LEAST_WEIGHT, how.lam, m), dim=-1), a.expand_as(c)
+    P = solve_ridge(u, target, omega+LEAST_WEIGHT, how.lam, m)
+    return F.normalize(P, dim=-1), a.expand_as(c)
 
 # %% ../nbs/15_refine.ipynb #b223422a
 def plain_round(
