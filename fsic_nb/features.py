@@ -27,7 +27,7 @@ from .shards import run_shards
 from .backbones import Backbone, is_known, load_backbone, pick_precision
 from .pictures import file_bytes, open_rgb
 
-# %% ../nbs/04b_features.ipynb #389a81d5
+# %% ../nbs/04b_features.ipynb #705c2769
 def cut_by_content(
     hashes:list, # SHA-256 (bytes) of every image
     size:int,    # images in a shard, at most
@@ -51,7 +51,7 @@ def cut_by_content(
         runs += [(k, stop), (start, k)]
     return counts
 
-# %% ../nbs/04b_features.ipynb #ed792635
+# %% ../nbs/04b_features.ipynb #44194495
 def sum_rows(
     *tables:Shaped[np.ndarray, "n ..."], # rows of several files
 )->UInt32[np.ndarray, "n _"]: # a column for each table
@@ -59,7 +59,7 @@ def sum_rows(
     return np.array([[zlib.crc32(np.ascontiguousarray(row)) for row in rows]
                      for rows in zip(*tables)], np.uint32).reshape(-1, len(tables))
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 
 class ShardMeta(TypedDict):
     "Declare what a shard's `meta.json` holds, as far as it is read."
@@ -91,7 +91,7 @@ class Shard:
     def _array(self, file, shape, dtype, mapped=True):
         return read_array(self.folder/file, shape, dtype, mapped, self._remedy())
 
-# %% ../nbs/04b_features.ipynb #d3b09254
+# %% ../nbs/04b_features.ipynb #00cdbc64
 @patch
 def rows(self:Shard,
     k:int, # 0: local features, 1: means
@@ -106,7 +106,7 @@ def rows(self:Shard,
     self.unread[new, k] = False
     return rows[ids]
 
-# %% ../nbs/04b_features.ipynb #00aa2d02
+# %% ../nbs/04b_features.ipynb #9e82ca7d
 @dataclass(frozen=True)
 class Pack:
     "Say how precisely local features are computed and kept."
@@ -136,7 +136,7 @@ def write_basis(
         with atomic(path) as tmp, open(tmp, 'wb') as f: np.save(f, a)
     return path
 
-# %% ../nbs/04b_features.ipynb #be8d2a03
+# %% ../nbs/04b_features.ipynb #6c08d998
 class Packing:
     "Turn local features into the numbers that are kept of them, and back."
     def __init__(self,
@@ -203,11 +203,17 @@ class FeatureStore:
         self.channels = m['channels']
         self.precision = m['precision']
         self.packing = Packing(self.path.parent, self.channels, **m.get('pack', {}))
-        self.ends = np.cumsum([n for _, n in m['shards']])
+        counts = [n for _, n in m['shards']]
+        self.ends = np.cumsum(counts)
+        if sum(counts)!=m['count']:
+            raise FsicError(f'{self.path}/meta.json: damaged ({m["count"]} images in all, but '
+                            f'{sum(counts)} in its shards); delete the folder {self.path} '
+                            'and run again.')
         self.opened = {}   # number of a shard -> `Shard`
         self.recent = {}   # numbers of those that are mapped; the last used one is the last
+        self.numbers = None # of all images, once they are asked for
 
-# %% ../nbs/04b_features.ipynb #de163ca3
+# %% ../nbs/04b_features.ipynb #d6c60eb4
 @patch
 def __len__(self:FeatureStore): return self.meta['count']
 
@@ -244,12 +250,13 @@ def shard(self:FeatureStore,
 def _take(self:FeatureStore, k, ids):
     "Return rows of file `k` as float32; NumPy's rules for `ids`, which may also be a tensor."
     if isinstance(ids, Tensor): ids = ids.cpu().numpy()
-    ids = np.asarray(np.arange(len(self))[ids])
+    if self.numbers is None: self.numbers = np.arange(len(self))
+    ids = np.asarray(self.numbers[ids])
     flat = ids.ravel()
     width, dtype = ((self.channels,), np.float32) if k else self._row()
     rows = np.empty((len(flat), *width), dtype)
     where = np.searchsorted(self.ends, flat, 'right')
-    for s in np.unique(where):
+    for s in np.unique(where).tolist():
         own = where==s
         rows[own] = self.shard(s).rows(k, flat[own]-(self.ends[s-1] if s else 0))
     a = torch.from_numpy(rows) if k else self.packing.unpack(rows)
@@ -478,7 +485,7 @@ def _build(bb, task, tell=lambda n: None)->int: # images computed; -1: another p
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-# %% ../nbs/04b_features.ipynb #589111c0
+# %% ../nbs/04b_features.ipynb #30fd1a79
 def _code()->str:
     "Hash the code on which features depend."
     return hash_code('fsic_nb.backbones', 'fsic_nb.features', 'fsic_nb.pictures', imports=False)
@@ -500,7 +507,7 @@ def fill_shard(
                         'install the same one for all workers and run again.')
     return _build(bb, task)
 
-# %% ../nbs/04b_features.ipynb #9ae918db
+# %% ../nbs/04b_features.ipynb #a26d955f
 def _describe(bb, pack, precision)->dict:
     "Say what every shard of a store has in common."
     return dict(backbone=bb.name, weights=bb.key, transform=asdict(bb.transform),
@@ -528,7 +535,7 @@ def _plan(about, hashes, root, size)->dict: # a store's `meta.json`
                         f'delete the folder {path} and run again.')
     return dict(meta, shards=shards)
 
-# %% ../nbs/04b_features.ipynb #8c49004c
+# %% ../nbs/04b_features.ipynb #e4583fc9
 def _tasks(plan, images, hashes, root, bs)->list:
     "List what is missing of a store, each shard once."
     tasks = {}
@@ -557,7 +564,7 @@ def _check_room(root, tasks, packing):
                         f'{free/1e9:.2f} GB free; '
                         'free some space or point FSIC_HOME at a larger disk.')
 
-# %% ../nbs/04b_features.ipynb #e0edacfc
+# %% ../nbs/04b_features.ipynb #b9eb85f8
 def _check_plain(bb, tasks):
     "Raise unless workers can find the network by its name and the images by their paths."
     if not is_known(bb.name):
@@ -582,7 +589,7 @@ def _fill_all(bb, tasks, executor)->int: # images computed
     rest = [t|dict(wait=True) for t, n in zip(tasks, done) if n<0]
     return sum(n for n in done+(run(rest) if rest else []) if n>0)
 
-# %% ../nbs/04b_features.ipynb #545584a7
+# %% ../nbs/04b_features.ipynb #eb2a0afd
 def _choose(bb, pack, hashes, root, size)->dict: # a store's `meta.json`
     "Plan a store in the precision that is asked for, or in the one in which it was begun."
     p = pack.precision
@@ -636,7 +643,7 @@ def extract(
     store.rate = rate
     return store
 
-# %% ../nbs/04b_features.ipynb #20546e93
+# %% ../nbs/04b_features.ipynb #2faaf97f
 def fit_basis(
     store:FeatureStore, # beside it the directions are kept
     dim:int, # directions
