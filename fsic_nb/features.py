@@ -27,7 +27,7 @@ from .shards import run_shards
 from .backbones import Backbone, is_known, load_backbone, pick_precision
 from .pictures import file_bytes, open_rgb
 
-# %% ../nbs/04b_features.ipynb #705c2769
+# %% ../nbs/04b_features.ipynb #6e484b3d
 def cut_by_content(
     hashes:list, # SHA-256 (bytes) of every image
     size:int,    # images in a shard, at most
@@ -51,7 +51,7 @@ def cut_by_content(
         runs += [(k, stop), (start, k)]
     return counts
 
-# %% ../nbs/04b_features.ipynb #44194495
+# %% ../nbs/04b_features.ipynb #c353e6fa
 def sum_rows(
     *tables:Shaped[np.ndarray, "n ..."], # rows of several files
 )->UInt32[np.ndarray, "n _"]: # a column for each table
@@ -91,7 +91,7 @@ class Shard:
     def _array(self, file, shape, dtype, mapped=True):
         return read_array(self.folder/file, shape, dtype, mapped, self._remedy())
 
-# %% ../nbs/04b_features.ipynb #00cdbc64
+# %% ../nbs/04b_features.ipynb #c706716a
 @patch
 def rows(self:Shard,
     k:int, # 0: local features, 1: means
@@ -106,7 +106,7 @@ def rows(self:Shard,
     self.unread[new, k] = False
     return rows[ids]
 
-# %% ../nbs/04b_features.ipynb #9e82ca7d
+# %% ../nbs/04b_features.ipynb #7b2ef7b1
 @dataclass(frozen=True)
 class Pack:
     "Say how precisely local features are computed and kept."
@@ -136,7 +136,7 @@ def write_basis(
         with atomic(path) as tmp, open(tmp, 'wb') as f: np.save(f, a)
     return path
 
-# %% ../nbs/04b_features.ipynb #6c08d998
+# %% ../nbs/04b_features.ipynb #1bc73b76
 class Packing:
     "Turn local features into the numbers that are kept of them, and back."
     def __init__(self,
@@ -213,7 +213,7 @@ class FeatureStore:
         self.recent = {}   # numbers of those that are mapped; the last used one is the last
         self.numbers = None # of all images, once they are asked for
 
-# %% ../nbs/04b_features.ipynb #d6c60eb4
+# %% ../nbs/04b_features.ipynb #bc7a3d0e
 @patch
 def __len__(self:FeatureStore): return self.meta['count']
 
@@ -485,7 +485,7 @@ def _build(bb, task, tell=lambda n: None)->int: # images computed; -1: another p
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-# %% ../nbs/04b_features.ipynb #30fd1a79
+# %% ../nbs/04b_features.ipynb #290f1765
 def _code()->str:
     "Hash the code on which features depend."
     return hash_code('fsic_nb.backbones', 'fsic_nb.features', 'fsic_nb.pictures', imports=False)
@@ -507,7 +507,7 @@ def fill_shard(
                         'install the same one for all workers and run again.')
     return _build(bb, task)
 
-# %% ../nbs/04b_features.ipynb #a26d955f
+# %% ../nbs/04b_features.ipynb #9488c0ec
 def _describe(bb, pack, precision)->dict:
     "Say what every shard of a store has in common."
     return dict(backbone=bb.name, weights=bb.key, transform=asdict(bb.transform),
@@ -535,7 +535,7 @@ def _plan(about, hashes, root, size)->dict: # a store's `meta.json`
                         f'delete the folder {path} and run again.')
     return dict(meta, shards=shards)
 
-# %% ../nbs/04b_features.ipynb #e4583fc9
+# %% ../nbs/04b_features.ipynb #08443a23
 def _tasks(plan, images, hashes, root, bs)->list:
     "List what is missing of a store, each shard once."
     tasks = {}
@@ -555,7 +555,7 @@ def _check_room(root, tasks, packing):
     for t in tasks:
         part = root/'shards'/f'.{Path(t["folder"]).name}.part'
         need += sum(o.size(t['meta']['count']) for o in _files(part, t['meta'], packing))
-        need -= sum(p.stat().st_size for p in part.glob('*.npy'))
+        need -= sum(p.lstat().st_size for p in part.glob('*.npy'))
     with on_disk(root, 'point FSIC_HOME at a folder of your own'):
         root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
@@ -564,7 +564,7 @@ def _check_room(root, tasks, packing):
                         f'{free/1e9:.2f} GB free; '
                         'free some space or point FSIC_HOME at a larger disk.')
 
-# %% ../nbs/04b_features.ipynb #b9eb85f8
+# %% ../nbs/04b_features.ipynb #765f42cb
 def _check_plain(bb, tasks):
     "Raise unless workers can find the network by its name and the images by their paths."
     if not is_known(bb.name):
@@ -589,7 +589,7 @@ def _fill_all(bb, tasks, executor)->int: # images computed
     rest = [t|dict(wait=True) for t, n in zip(tasks, done) if n<0]
     return sum(n for n in done+(run(rest) if rest else []) if n>0)
 
-# %% ../nbs/04b_features.ipynb #eb2a0afd
+# %% ../nbs/04b_features.ipynb #108bbfed
 def _choose(bb, pack, hashes, root, size)->dict: # a store's `meta.json`
     "Plan a store in the precision that is asked for, or in the one in which it was begun."
     p = pack.precision
@@ -643,7 +643,7 @@ def extract(
     store.rate = rate
     return store
 
-# %% ../nbs/04b_features.ipynb #2faaf97f
+# %% ../nbs/04b_features.ipynb #50b8dfc8
 def fit_basis(
     store:FeatureStore, # beside it the directions are kept
     dim:int, # directions
