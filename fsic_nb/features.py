@@ -27,7 +27,7 @@ from .shards import run_shards
 from .backbones import Backbone, is_known, load_backbone, pick_precision
 from .pictures import file_bytes, open_rgb
 
-# %% ../nbs/04b_features.ipynb #6e484b3d
+# %% ../nbs/04b_features.ipynb #0f59d75d
 def cut_by_content(
     hashes:list, # SHA-256 (bytes) of every image
     size:int,    # images in a shard, at most
@@ -51,7 +51,7 @@ def cut_by_content(
         runs += [(k, stop), (start, k)]
     return counts
 
-# %% ../nbs/04b_features.ipynb #c353e6fa
+# %% ../nbs/04b_features.ipynb #31ab20a9
 def sum_rows(
     *tables:Shaped[np.ndarray, "n ..."], # rows of several files
 )->UInt32[np.ndarray, "n _"]: # a column for each table
@@ -80,8 +80,9 @@ class Shard:
         self.unread = np.ones((n, 2), bool)      # rows whose sum was not compared yet
         self.maps = {}                           # what is open: number of a file -> rows
         said = read_json(folder/'meta.json', ShardMeta)
-        if said!=said|dict(key=folder.name, count=n):
-            raise self._damaged('meta.json', f'it speaks of {said["count"]} images in {said["key"]}')
+        is_of = f'{said["count"]} images in {said["key"]}'
+        if is_of!=f'{n} images in {folder.name}':
+            raise self._damaged('meta.json', f'it speaks of {is_of}')
 
     def _damaged(self, file, why):
         return FsicError(f'{self.folder/file}: damaged ({why}); {self._remedy()}.')
@@ -91,7 +92,7 @@ class Shard:
     def _array(self, file, shape, dtype, mapped=True):
         return read_array(self.folder/file, shape, dtype, mapped, self._remedy())
 
-# %% ../nbs/04b_features.ipynb #c706716a
+# %% ../nbs/04b_features.ipynb #459d5eb5
 @patch
 def rows(self:Shard,
     k:int, # 0: local features, 1: means
@@ -106,7 +107,7 @@ def rows(self:Shard,
     self.unread[new, k] = False
     return rows[ids]
 
-# %% ../nbs/04b_features.ipynb #7b2ef7b1
+# %% ../nbs/04b_features.ipynb #4223ec4c
 @dataclass(frozen=True)
 class Pack:
     "Say how precisely local features are computed and kept."
@@ -136,7 +137,7 @@ def write_basis(
         with atomic(path) as tmp, open(tmp, 'wb') as f: np.save(f, a)
     return path
 
-# %% ../nbs/04b_features.ipynb #1bc73b76
+# %% ../nbs/04b_features.ipynb #1ebbcfee
 class Packing:
     "Turn local features into the numbers that are kept of them, and back."
     def __init__(self,
@@ -150,7 +151,9 @@ class Packing:
         self.width = (len(self.basis)-1 if basis else channels)+2*int8
         self.dtype = np.dtype(np.int8 if int8 else np.float16)
 
-    def pack(self, f:Float[Tensor, "n L C"])->Num[np.ndarray, "n L _"]:
+    def pack(self,
+        f:Float[Tensor, "n L C"], # local features
+    )->Num[np.ndarray, "n L _"]:
         "Return what is kept."
         if self.basis is not None: f = (f-self.basis[0])@self.basis[1:].T
         scale = f.abs().amax(-1, keepdim=True)/127 if self.int8 else f
@@ -160,7 +163,9 @@ class Packing:
         whole = (f/half.float()).nan_to_num(0).round().clamp(-127, 127).to(torch.int8)
         return torch.cat([whole, half.view(torch.int8)], -1).numpy()
 
-    def unpack(self, rows:Num[np.ndarray, "n L _"])->Float[Tensor, "n L C"]:
+    def unpack(self,
+        rows:Num[np.ndarray, "n L _"], # what `pack` returned
+    )->Float[Tensor, "n L C"]:
         "Return local features, as near as they were kept."
         f = torch.from_numpy(rows)
         if self.int8: f = f[..., :-2]*f[..., -2:].contiguous().view(torch.float16).float()
@@ -213,9 +218,14 @@ class FeatureStore:
         self.recent = {}   # numbers of those that are mapped; the last used one is the last
         self.numbers = None # of all images, once they are asked for
 
-# %% ../nbs/04b_features.ipynb #bc7a3d0e
+# %% ../nbs/04b_features.ipynb #44f21046
 @patch
 def __len__(self:FeatureStore): return self.meta['count']
+
+@patch
+def _row(self:FeatureStore):
+    "Return shape and type of what is kept of an image's local features."
+    return (math.prod(self.grid), self.packing.width), self.packing.dtype
 
 @patch(as_prop=True)
 def row_bytes(self:FeatureStore)->int:
@@ -235,9 +245,10 @@ def shard(self:FeatureStore,
     "Open a shard, or return it if it is open."
     if s not in self.opened:
         name, n = self.meta['shards'][s]
-        rows = (n, math.prod(self.grid), self.packing.width), self.packing.dtype
+        shape, dtype = self._row()
         folder = self.path.parent/'shards'/name
-        self.opened[s] = Shard(folder, rows, ((n, self.channels), np.float32))
+        means = (n, self.channels), np.float32
+        self.opened[s] = Shard(folder, ((n, *shape), dtype), means)
     self.recent.pop(s, None)
     self.recent[s] = True
     for old in list(self.recent)[:-OPEN]:
@@ -261,11 +272,6 @@ def _take(self:FeatureStore, k, ids):
         rows[own] = self.shard(s).rows(k, flat[own]-(self.ends[s-1] if s else 0))
     a = torch.from_numpy(rows) if k else self.packing.unpack(rows)
     return a.reshape(*ids.shape, *a.shape[1:])
-
-@patch
-def _row(self:FeatureStore):
-    "Return shape and type of what is kept of an image's local features."
-    return (math.prod(self.grid), self.packing.width), self.packing.dtype
 
 @patch
 def __getitem__(self:FeatureStore,
@@ -485,7 +491,7 @@ def _build(bb, task, tell=lambda n: None)->int: # images computed; -1: another p
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-# %% ../nbs/04b_features.ipynb #290f1765
+# %% ../nbs/04b_features.ipynb #5ab6dd50
 def _code()->str:
     "Hash the code on which features depend."
     return hash_code('fsic_nb.backbones', 'fsic_nb.features', 'fsic_nb.pictures', imports=False)
@@ -507,7 +513,7 @@ def fill_shard(
                         'install the same one for all workers and run again.')
     return _build(bb, task)
 
-# %% ../nbs/04b_features.ipynb #9488c0ec
+# %% ../nbs/04b_features.ipynb #3aad4421
 def _describe(bb, pack, precision)->dict:
     "Say what every shard of a store has in common."
     return dict(backbone=bb.name, weights=bb.key, transform=asdict(bb.transform),
@@ -535,8 +541,8 @@ def _plan(about, hashes, root, size)->dict: # a store's `meta.json`
                         f'delete the folder {path} and run again.')
     return dict(meta, shards=shards)
 
-# %% ../nbs/04b_features.ipynb #08443a23
-def _tasks(plan, images, hashes, root, bs)->list:
+# %% ../nbs/04b_features.ipynb #fbb48d6d
+def _missing(plan, images, hashes, root, bs)->list:
     "List what is missing of a store, each shard once."
     tasks = {}
     ends = np.cumsum([n for _, n in plan['shards']])
@@ -564,7 +570,7 @@ def _check_room(root, tasks, packing):
                         f'{free/1e9:.2f} GB free; '
                         'free some space or point FSIC_HOME at a larger disk.')
 
-# %% ../nbs/04b_features.ipynb #765f42cb
+# %% ../nbs/04b_features.ipynb #17f9887c
 def _check_plain(bb, tasks):
     "Raise unless workers can find the network by its name and the images by their paths."
     if not is_known(bb.name):
@@ -589,7 +595,7 @@ def _fill_all(bb, tasks, executor)->int: # images computed
     rest = [t|dict(wait=True) for t, n in zip(tasks, done) if n<0]
     return sum(n for n in done+(run(rest) if rest else []) if n>0)
 
-# %% ../nbs/04b_features.ipynb #108bbfed
+# %% ../nbs/04b_features.ipynb #df8aa208
 def _choose(bb, pack, hashes, root, size)->dict: # a store's `meta.json`
     "Plan a store in the precision that is asked for, or in the one in which it was begun."
     p = pack.precision
@@ -630,7 +636,7 @@ def extract(
     bb = load_backbone(backbone) if isinstance(backbone, str) else backbone
     plan = _choose(bb, pack, hashes, root, shard)
     bs = bs or (4 if plan['device']=='cpu' else 64)
-    tasks = _tasks(plan, images, hashes, root, bs)
+    tasks = _missing(plan, images, hashes, root, bs)
     rate = None
     if tasks:
         _check_room(root, tasks, _bring_basis(pack, bb, root))
@@ -643,7 +649,7 @@ def extract(
     store.rate = rate
     return store
 
-# %% ../nbs/04b_features.ipynb #50b8dfc8
+# %% ../nbs/04b_features.ipynb #98ded92b
 def fit_basis(
     store:FeatureStore, # beside it the directions are kept
     dim:int, # directions
