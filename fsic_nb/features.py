@@ -27,7 +27,7 @@ from .shards import run_shards
 from .backbones import Backbone, is_known, load_backbone, pick_precision
 from .pictures import file_bytes, open_rgb
 
-# %% ../nbs/04b_features.ipynb #0f59d75d
+# %% ../nbs/04b_features.ipynb #8d19c896
 def cut_by_content(
     hashes:list, # SHA-256 (bytes) of every image
     size:int,    # images in a shard, at most
@@ -51,7 +51,7 @@ def cut_by_content(
         runs += [(k, stop), (start, k)]
     return counts
 
-# %% ../nbs/04b_features.ipynb #31ab20a9
+# %% ../nbs/04b_features.ipynb #0ae68b94
 def sum_rows(
     *tables:Shaped[np.ndarray, "n ..."], # rows of several files
 )->UInt32[np.ndarray, "n _"]: # a column for each table
@@ -92,7 +92,7 @@ class Shard:
     def _array(self, file, shape, dtype, mapped=True):
         return read_array(self.folder/file, shape, dtype, mapped, self._remedy())
 
-# %% ../nbs/04b_features.ipynb #459d5eb5
+# %% ../nbs/04b_features.ipynb #7952e672
 @patch
 def rows(self:Shard,
     k:int, # 0: local features, 1: means
@@ -107,7 +107,7 @@ def rows(self:Shard,
     self.unread[new, k] = False
     return rows[ids]
 
-# %% ../nbs/04b_features.ipynb #4223ec4c
+# %% ../nbs/04b_features.ipynb #e723df1f
 @dataclass(frozen=True)
 class Pack:
     "Say how precisely local features are computed and kept."
@@ -137,7 +137,7 @@ def write_basis(
         with atomic(path) as tmp, open(tmp, 'wb') as f: np.save(f, a)
     return path
 
-# %% ../nbs/04b_features.ipynb #1ebbcfee
+# %% ../nbs/04b_features.ipynb #e56807f8
 class Packing:
     "Turn local features into the numbers that are kept of them, and back."
     def __init__(self,
@@ -181,7 +181,7 @@ _Name = Annotated[str, msgspec.Meta(pattern=r'^[\w.-]+$')]
 class PackMeta(TypedDict):
     "Declare how rows are kept, see `Pack`."
     basis: Annotated[str, msgspec.Meta(pattern=r'^[\w.-]*$')] # file name
-    int8: bool
+    int8: bool # 8 bits a number
 
 class StoreMeta(TypedDict):
     "Declare what a store's `meta.json` holds, as far as it is read."
@@ -218,7 +218,7 @@ class FeatureStore:
         self.recent = {}   # numbers of those that are mapped; the last used one is the last
         self.numbers = None # of all images, once they are asked for
 
-# %% ../nbs/04b_features.ipynb #44f21046
+# %% ../nbs/04b_features.ipynb #c7d4916d
 @patch
 def __len__(self:FeatureStore): return self.meta['count']
 
@@ -491,7 +491,7 @@ def _build(bb, task, tell=lambda n: None)->int: # images computed; -1: another p
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-# %% ../nbs/04b_features.ipynb #5ab6dd50
+# %% ../nbs/04b_features.ipynb #578d3de4
 def _code()->str:
     "Hash the code on which features depend."
     return hash_code('fsic_nb.backbones', 'fsic_nb.features', 'fsic_nb.pictures', imports=False)
@@ -513,7 +513,7 @@ def fill_shard(
                         'install the same one for all workers and run again.')
     return _build(bb, task)
 
-# %% ../nbs/04b_features.ipynb #3aad4421
+# %% ../nbs/04b_features.ipynb #b58a7c9b
 def _describe(bb, pack, precision)->dict:
     "Say what every shard of a store has in common."
     return dict(backbone=bb.name, weights=bb.key, transform=asdict(bb.transform),
@@ -541,7 +541,7 @@ def _plan(about, hashes, root, size)->dict: # a store's `meta.json`
                         f'delete the folder {path} and run again.')
     return dict(meta, shards=shards)
 
-# %% ../nbs/04b_features.ipynb #fbb48d6d
+# %% ../nbs/04b_features.ipynb #b238fcff
 def _missing(plan, images, hashes, root, bs)->list:
     "List what is missing of a store, each shard once."
     tasks = {}
@@ -570,7 +570,7 @@ def _check_room(root, tasks, packing):
                         f'{free/1e9:.2f} GB free; '
                         'free some space or point FSIC_HOME at a larger disk.')
 
-# %% ../nbs/04b_features.ipynb #17f9887c
+# %% ../nbs/04b_features.ipynb #a53262e1
 def _check_plain(bb, tasks):
     "Raise unless workers can find the network by its name and the images by their paths."
     if not is_known(bb.name):
@@ -595,7 +595,7 @@ def _fill_all(bb, tasks, executor)->int: # images computed
     rest = [t|dict(wait=True) for t, n in zip(tasks, done) if n<0]
     return sum(n for n in done+(run(rest) if rest else []) if n>0)
 
-# %% ../nbs/04b_features.ipynb #df8aa208
+# %% ../nbs/04b_features.ipynb #0e083b86
 def _choose(bb, pack, hashes, root, size)->dict: # a store's `meta.json`
     "Plan a store in the precision that is asked for, or in the one in which it was begun."
     p = pack.precision
@@ -649,7 +649,7 @@ def extract(
     store.rate = rate
     return store
 
-# %% ../nbs/04b_features.ipynb #98ded92b
+# %% ../nbs/04b_features.ipynb #1aba2b23
 def fit_basis(
     store:FeatureStore, # beside it the directions are kept
     dim:int, # directions
