@@ -45,6 +45,7 @@ from .plain import (apply_linear, cross_prototypes, iterate_lcm, leave_each_out,
 from .recipes import fit
 from .refined import Encoder, RefinedConfig, plain_refined
 from .space import Space, photographs
+from .shards import cut_range
 from .support import Features, Support, load_episodes, simpleshot
 from .tagger import Tagger, in_order
 from .train import train_step
@@ -326,7 +327,10 @@ def time_metrics(b:Bench):
 # %% ../nbs/42b_bench.ipynb #f50c4b53
 def make_labels(n, labels, more=.05)->np.ndarray: # bool (n, labels)
     "Make labels of n images: each in turn, and `more` of them by chance."
-    return label_in_turn(n, labels)|(rng(0, 'labels', n).random((n, labels))<more)
+    y = label_in_turn(n, labels)
+    r = rng(0, 'labels', n)
+    for i in range(0, n, 65536): y[i:i+65536] |= r.random(y[i:i+65536].shape)<more
+    return y
 
 def make_rows(ids, y, L, C)->np.ndarray: # fp16 (n, L, C)
     "Make local features of images: noise, and the direction of each label in some of them."
@@ -341,32 +345,44 @@ def make_rows(ids, y, L, C)->np.ndarray: # fp16 (n, L, C)
 
 # %% ../nbs/42b_bench.ipynb #4cbdd2de
 def write_store(
-    folder:Path,  # to be made
+    folder:Path,  # to be made; its shards lie beside it, as `extract` puts them
     y:np.ndarray, # labels (n, labels), bool
     grid:tuple,   # rows and columns of places
     channels:int, # C
     only=None,    # image numbers to fill, the others stay zero and take no room; None: all
+    shard:int=4096, # images in a shard
 ):
     "Write a `FeatureStore` of made-up images."
+    only = np.arange(len(y)) if only is None else np.unique(only)
+    rows = math.prod(grid), channels
+    shards = []
+    for start, stop in cut_range(0, len(y), shard):
+        name = f'{folder.name}-{start}'
+        own = only[(start<=only)&(only<stop)]
+        _write_shard(folder.parent/'shards'/name, y[start:stop], start, rows, own)
+        shards.append([name, stop-start])
+    said = dict.fromkeys(('backbone', 'weights', 'images'), 'made-up')
+    size = dict(count=len(y), grid=list(grid), channels=channels, shards=shards)
+    write_json(folder/'meta.json', dict(key=folder.name, **size, **said, transform={},
+                                        precision='fp32', device='cpu'))
+
+def _write_shard(folder, y, start, rows, only):
+    "Write a shard of made-up images, the first of which is number `start`; `only` some are filled."
     folder.mkdir(parents=True)
     n = len(y)
-    L = math.prod(grid)
+    L, channels = rows
     def file(name, shape, dtype):
         return np.lib.format.open_memmap(folder/name, 'w+', dtype, shape)
     whole = file('locals.npy', (n, L, channels), np.float16)
     means = file('means.npy', (n, channels), np.float32)
     sums = file('sums.npy', (n, 2), np.uint32)
     sums[:] = sum_rows(whole[:1], means[:1])              # of rows that stay zero
-    only = np.arange(n) if only is None else np.unique(only)
     for i in range(0, len(only), 64):
-        ids = only[i:i+64]
-        whole[ids] = x = make_rows(ids, y[ids], L, channels)
+        ids = only[i:i+64]-start
+        whole[ids] = x = make_rows(only[i:i+64], y[ids], L, channels)
         means[ids] = mean = x.astype(np.float32).mean(1)
         sums[ids] = sum_rows(x, mean)
-    said = dict.fromkeys(('backbone', 'weights', 'images'), 'made-up')
-    size = dict(count=n, grid=list(grid), channels=channels)
-    write_json(folder/'meta.json', dict(key=folder.name, **size, **said, transform={},
-                                        precision='fp32', device='cpu'))
+    write_json(folder/'meta.json', dict(key=folder.name, count=n))
 
 # %% ../nbs/42b_bench.ipynb #c5a91bd9
 def make_images(
@@ -815,7 +831,7 @@ def tagging_curve(b:Bench):
 @dataclass(frozen=True)
 class Large:
     "Say how large the large store is."
-    images:int = 100_000
+    images:int = 1_000_000
     labels:int = 80
     ways:int = 16       # labels an episode
     channels:int = 2048
@@ -853,10 +869,10 @@ def large_store(b:Bench)->dict:
     used = np.unique(list_images([eps[e] for e in range(sizes.episodes)]))
     folder = b.folder/'large'
     write_store(folder, y, (7, 7), sizes.channels, only=used)
-    size = sum(p.stat().st_size for p in folder.iterdir())
+    size = sum(p.stat().st_size for p in folder.parent.glob('shards/large-*/*.npy'))
     row = dict(images=sizes.images, places=PLACES, channels=sizes.channels)
     row |= dict(gib=round(size/2**30, 2), filled=len(used), episodes=sizes.episodes)
-    return dict(row, ways=sizes.ways, limit_mib=2048, **run_apart(measure_store, folder, sizes))
+    return dict(row, ways=sizes.ways, limit_mib=3072, **run_apart(measure_store, folder, sizes))
 
 # %% ../nbs/42b_bench.ipynb #8b0fab3b
 def ask_help(name)->str: # Python

@@ -158,7 +158,12 @@ def good():
     (folder/'images').mkdir()
     for i in range(3): Image.fromarray(core.rng('bad', i).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder/'images'/f'{i}.png')
     tiny = freeze_network('tiny', torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, stride=8)), Transform(32), 'cpu')
-    features.extract(sorted((folder/'images').iterdir()), tiny, 'fp32', root=folder/'stores').path.rename(folder/'store')
+    store = features.extract(sorted((folder/'images').iterdir()), tiny, 'fp32', root=folder/'store')
+    shards = folder/'store'/'shards'
+    (shards/store.meta['shards'][0][0]).rename(shards/'one')
+    says(key='one')(shards/'one'/'meta.json')
+    store.path.rename(folder/'store'/'all')
+    says(shards=[['one', 3]])(folder/'store'/'all'/'meta.json')
     files.write_json(folder/'tagger'/'tagger.json', TAGGER)
     shutil.copy(core.shipped('models', 'photographs.safetensors'), folder/'tagger'/'space.safetensors')
     for name, text in TEXTS.items(): (folder/name).write_text(text)
@@ -169,7 +174,7 @@ def resume(run):
     runs.resume_run(run, model, torch.optim.Adam(model.parameters()))
 
 def every_row(store):
-    store = features.FeatureStore(store)
+    store = features.FeatureStore(store/'all')
     return store[[0, 1, 2]], store.mean_of([0, 1, 2])
 
 def score(run): return ['evaluate', f'--run={run.name}', '--method=protonet']
@@ -224,10 +229,13 @@ FOLDERS += [(f'checkpoint, {k}', partial(hurt, f'run/last/{name}', harm, resume)
             [('weights of another step', 'weights.safetensors', mixed, 'is not the file that was written with the others'), ('moments of another step', 'adam.safetensors', mixed, 'is not the file that was written with the others'),
              ('an emptied Adam file', 'adam.safetensors', lambda p: save_file({}, p), 'is not the file that was written with the others'), ('no Adam file', 'adam.safetensors', Path.unlink, 'adam.safetensors: '),
              ('weights of another dtype', 'weights.safetensors', numbers(lambda x: x.half()), 'is not the file that was written with the others'), ('a damaged seal', 'sums.json', cut, 'sums.json: not valid JSON')]]
+ONE = 'shards/one/'
 FOLDERS += [(f'store, {k}', partial(hurt, f'store/{name}', harm, every_row), said, None) for k, name, harm, said in
-            [('one bit of a row', 'locals.npy', bit, 'damaged'), ('one bit of a mean', 'means.npy', bit, 'damaged'), ('cut rows', 'locals.npy', cut, 'locals.npy: damaged'), ('32-bit rows', 'locals.npy', array(lambda a: a.astype('f4')), 'locals.npy: damaged'),
-             ('a row less', 'means.npy', array(lambda a: a[1:]), 'means.npy: damaged'), ('objects', 'sums.npy', lambda p: np.save(p, np.array([{}], dtype=object)), 'sums.npy: damaged'), ('meta.json is cut', 'meta.json', cut, 'meta.json: not valid JSON'),
-             ('meta.json lacks the count', 'meta.json', lacks('count'), 'meta.json')]]
+            [('one bit of a row', f'{ONE}locals.npy', bit, 'damaged'), ('one bit of a mean', f'{ONE}means.npy', bit, 'damaged'), ('cut rows', f'{ONE}locals.npy', cut, 'locals.npy: damaged'), ('32-bit rows', f'{ONE}locals.npy', array(lambda a: a.astype('f4')), 'locals.npy: damaged'),
+             ('a row less', f'{ONE}means.npy', array(lambda a: a[1:]), 'means.npy: damaged'), ('objects', f'{ONE}sums.npy', lambda p: np.save(p, np.array([{}], dtype=object)), 'sums.npy: damaged'), ('meta.json is cut', 'all/meta.json', cut, 'meta.json: not valid JSON'),
+             ('meta.json lacks the count', 'all/meta.json', lacks('count'), 'meta.json'), ('an image more than the shards have', 'all/meta.json', says(count=4), 'damaged (4 images in all, but 3 in its shards)'),
+             ('a shard elsewhere', 'all/meta.json', says(shards=[['../../x', 3]]), 'all/meta.json'), ('a shard that is not there', 'all/meta.json', says(shards=[['two', 3]]), 'shards/two'),
+             ("a shard in another's place", f'{ONE}meta.json', says(key='two'), 'it speaks of 3 images in two')]]
 
 TRUST = [(f'run of somebody else, {k}', partial(hurt, 'run/about.json', says(**kw), score), said, 2) for k, kw, said in
          [('network of a hub', dict(backbone='hf-hub:x/y'), 'hf-hub:x/y'), ('a file of words', dict(options=dict(words='/etc/passwd')), 'words /etc/passwd'),
@@ -257,8 +265,8 @@ def folder(p):
 ODD_FILES = {'a pipe': pipe, 'a link to /dev/zero': link('/dev/zero'), 'a folder': folder, 'a link to itself': link(''), 'absent': Path.unlink}
 READ = {'COCO': ('coco.json', lambda p: read('coco', p.parent, annotations=str(p), files='unchecked')), 'table': ('table.csv', lambda p: read('csv', p, files='unchecked')), 'manifest': ('m.jsonl', lambda p: read('manifest', p)),
         'split': ('split.json', load_split), 'list of labels': ('labels.json', read_labels), 'list of supports': ('supports.json', read_supports), 'cell': ('cell.toml', read_cell), 'words': ('words.txt', load_words),
-        'examples': ('table.csv', read_examples), 'tagger': ('tagger/tagger.json', Tagger.load), 'space': ('tagger/space.safetensors', lambda t: load_space(t/'space.safetensors')), 'store': ('store/meta.json', every_row),
-        'rows of a store': ('store/locals.npy', every_row), 'weights': ('run/best/weights.safetensors', lambda run: runs.load_model(run/'best')), 'state of a run': ('run/last/state.json', resume)}
+        'examples': ('table.csv', read_examples), 'tagger': ('tagger/tagger.json', Tagger.load), 'space': ('tagger/space.safetensors', lambda t: load_space(t/'space.safetensors')), 'store': ('store/all/meta.json', every_row),
+        'rows of a store': ('store/shards/one/locals.npy', every_row), 'weights': ('run/best/weights.safetensors', lambda run: runs.load_model(run/'best')), 'state of a run': ('run/last/state.json', resume)}
 NO_FILES = [(f'{k}, {odd}', partial(hurt, name, make, use), Path(name).stem if 'tagger.json' not in name else 'tagger', None) for k, (name, use) in READ.items() for odd, make in ODD_FILES.items()]
 LISTS = [(f'{k}, {odd}', partial(hurt, name, harm, use), name, None) for k, (name, use) in READ.items() if k in ('COCO', 'split', 'list of labels', 'list of supports', 'cell', 'manifest', 'table')
          for odd, harm in [('cut', cut), ('of nothing', becomes('')), ('bytes', becomes(b'\xff\xfe\0\xd8'*50)), ('too deep', becomes(DEEP))]]

@@ -306,7 +306,7 @@ def test_the_centre_without_any_other_image(quick):
     lines = []
     exp = replace(quick, split=LabelSplit('all', [], [], quick.images.names))
     say_centre(exp, lines.append)
-    assert np.allclose(exp.centre, quick.features.means.mean(0), atol=1e-5) and 'the mean of all images' in lines[0]
+    assert np.allclose(exp.centre, quick.features.mean_of(slice(None)).mean(0), atol=1e-5) and 'the mean of all images' in lines[0]
 
 
 # --- photographs -------------------------------------------------------------------------------------------------------

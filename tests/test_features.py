@@ -1,6 +1,8 @@
 "Backbones see, pictures are what they are, and a feature store is complete, fresh and undamaged or says so."
-import contextlib, errno, io, math, os, shutil, subprocess, sys, threading, time
+import contextlib, errno, hashlib, io, math, os, shutil, subprocess, sys, threading, time
 from collections import namedtuple
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,9 @@ from torch import nn
 
 from fsic_nb import backbones as B, features as F
 from fsic_nb.core import FsicError, rng
-from fsic_nb.files import read_json, write_json
+from fsic_nb.files import lock, read_json, write_json
 from fsic_nb.backbones import Transform, feature_map, fold_batch_norm, load_backbone, pick_precision, place_boxes
-from fsic_nb.features import FeatureStore, extract, list_images
+from fsic_nb.features import FeatureStore, Pack, Packing, cut_by_content, extract, fit_basis, list_images, read_basis
 from fsic_nb.pictures import open_rgb, to_rgb
 from fsic_nb.voc import read_voc
 
@@ -49,7 +51,14 @@ def pictures(tmp_path):
     return paths
 
 
-def visible(root): return sorted(p.name for p in root.iterdir() if p.suffix!='.lock') if root.exists() else []
+def visible(root):
+    "What lies in the folder of the stores, without locks: stores by name, shards below `shards`."
+    found = [p for d in (root, root/'shards') if d.is_dir() for p in d.iterdir()]
+    return sorted(str(p.relative_to(root)) for p in found if p.suffix!='.lock' and p!=root/'shards')
+
+def shard_folders(store): return [store.path.parent/'shards'/name for name,_ in store.meta['shards']]
+def last_shard(store): return shard_folders(store)[-1]
+def rows_of(store, name): return np.concatenate([np.load(d/f'{name}.npy') for d in shard_folders(store)])
 
 
 # --- networks ------------------------------------------------------------------------------------------------------------
@@ -289,8 +298,8 @@ def test_store_holds_what_the_backbone_gives(tiny, pictures, tmp_path):
     want = tiny(torch.stack([tiny.transform(p) for p in pictures]))
     torch.testing.assert_close(store[:], want, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(store.mean_of(range(7)), want.mean(1), rtol=1e-5, atol=1e-5)
-    assert store.locals.dtype==np.float16 and store.means.dtype==np.float32 and store.grid==(4, 4) and store.rate>0
-    assert not store.locals.flags.writeable
+    assert rows_of(store, 'locals').dtype==np.float16 and rows_of(store, 'means').dtype==np.float32 and store.grid==(4, 4) and store.rate>0
+    assert not store.shard(0).maps[0].flags.writeable and store.row_bytes==2*16*8
     store.verify()
 
 
@@ -302,8 +311,8 @@ def test_any_shape_of_ids(data, tmp_path_factory):
     ids = np.array(data.draw(st.lists(st.integers(-7, 6), min_size=math.prod(shape), max_size=math.prod(shape))), dtype=np.int64).reshape(shape)
     for i in (ids, torch.from_numpy(ids)):
         assert store[i].shape==(*shape, 16, 8) and store[i].dtype==torch.float32
-        np.testing.assert_array_equal(store[i].numpy(), store.locals[ids].astype(np.float32))
-        np.testing.assert_array_equal(store.mean_of(i).numpy(), store.means[ids])
+        np.testing.assert_array_equal(store[i].numpy(), rows_of(store, 'locals')[ids].astype(np.float32))
+        np.testing.assert_array_equal(store.mean_of(i).numpy(), rows_of(store, 'means')[ids])
 
 
 _kept = []
@@ -311,7 +320,7 @@ def _store(factory):
     if not _kept:
         d = factory.mktemp('store')
         for i in range(7): Image.fromarray(rng('s', i).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(d/f'{i}.png')
-        _kept.append(extract([d/f'{i}.png' for i in range(7)], tiny_backbone(), root=d/'f'))
+        _kept.append(extract([d/f'{i}.png' for i in range(7)], tiny_backbone(), root=d/'f', shard=3))
     return _kept[0]
 
 
@@ -390,20 +399,20 @@ def test_interrupted_and_resumed(tiny, pictures, tmp_path):
     again = counting(tiny)
     store = extract(pictures, again, bs=1, root=root)
     assert again.calls==7-done
-    np.testing.assert_array_equal(store.locals, whole.locals); np.testing.assert_array_equal(store.means, whole.means)
-    assert visible(root)==[store.key] and visible(store.path)==['locals.npy', 'means.npy', 'meta.json', 'sums.npy']
+    for name in ('locals', 'means', 'sums'): np.testing.assert_array_equal(rows_of(store, name), rows_of(whole, name))
+    assert visible(root)==[f'shards/{store.key}', store.key] and visible(last_shard(store))==['locals.npy', 'means.npy', 'meta.json', 'sums.npy']
 
 
 @pytest.mark.parametrize('harm', ['note', 'rows', 'note gone'])
 def test_a_damaged_part_is_begun_again(harm, tiny, pictures, tmp_path):
     root = tmp_path/'f'
     with pytest.raises(KeyboardInterrupt): extract(pictures, counting(tiny, 6), bs=1, root=root)
-    part, = root.glob('.*.part')
+    part, = root.glob('shards/.*.part')
     if harm=='note': write_json(part/'progress.json', dict(done=7))   # more than there is
     if harm=='rows': os.truncate(part/'locals.npy', 200)
     if harm=='note gone': (part/'progress.json').unlink()
     store = extract(pictures, tiny, bs=1, root=root)
-    np.testing.assert_array_equal(store.locals, extract(pictures, tiny, bs=1, root=tmp_path/'whole').locals)
+    np.testing.assert_array_equal(rows_of(store, 'locals'), rows_of(extract(pictures, tiny, bs=1, root=tmp_path/'whole'), 'locals'))
 
 
 def test_killed_without_a_word(pictures, tmp_path):
@@ -423,11 +432,11 @@ class Killed(t.Counting):
 t.extract([Path(p) for p in {[str(p) for p in pictures]!r}], Killed(**vars(t.tiny_backbone())), bs=1, root=Path({str(tmp_path/'f')!r}))
 '''
     assert subprocess.run([sys.executable, '-c', code]).returncode==9
-    assert [p.suffix for p in (tmp_path/'f').iterdir() if p.is_dir()]==['.part']
+    assert [p.suffix for p in (tmp_path/'f'/'shards').iterdir() if p.is_dir()]==['.part']
     again = counting(tiny_backbone())
     store = extract(pictures, again, bs=1, root=tmp_path/'f')
     assert 0<again.calls<7
-    np.testing.assert_array_equal(store.locals, extract(pictures, tiny_backbone(), bs=1, root=tmp_path/'whole').locals)
+    np.testing.assert_array_equal(rows_of(store, 'locals'), rows_of(extract(pictures, tiny_backbone(), bs=1, root=tmp_path/'whole'), 'locals'))
 
 
 def test_two_at_once_compute_once(tiny, pictures, tmp_path):
@@ -481,31 +490,41 @@ def test_a_file_where_the_folder_should_be(tiny, pictures, tmp_path):
     with pytest.raises(FsicError, match='cannot be written'): extract(pictures, tiny, root=tmp_path/'f')
 
 
-def harm_meta(d): (d/'meta.json').write_text('{"key": ')
-def harm_meta_gone(d): (d/'meta.json').unlink()
-def harm_meta_key(d): write_json(d/'meta.json', dict(key='x'))
-def harm_meta_list(d): write_json(d/'meta.json', [])
-def harm_count(d): write_json(d/'meta.json', {**read_json(d/'meta.json'), 'count': 8})
-def harm_short(d): os.truncate(d/'locals.npy', (d/'locals.npy').stat().st_size-1)
-def harm_long(d):
-    with open(d/'means.npy', 'ab') as f: f.truncate((d/'means.npy').stat().st_size//2)
-def harm_empty(d): (d/'means.npy').write_bytes(b'')
-def harm_gone(d): (d/'locals.npy').unlink()
-def harm_zeros(d):
-    with open(d/'locals.npy', 'r+b') as f: f.seek(128); f.write(bytes((d/'locals.npy').stat().st_size-128))
-def harm_nan(d):
-    a = np.load(d/'means.npy'); a[3, 2] = np.nan; np.save(d/'means.npy', a)
-def harm_pickle(d): np.save(d/'means.npy', np.array([{}], dtype=object), allow_pickle=True)
+# a store's own file, and then those of its shards
+def harm_store_meta(d, s): (d/'meta.json').write_text('{"key": ')
+def harm_store_meta_key(d, s): write_json(d/'meta.json', dict(key='x'))
+def harm_store_meta_list(d, s): write_json(d/'meta.json', [])
+def harm_store_count(d, s): write_json(d/'meta.json', {**read_json(d/'meta.json'), 'count': 8})
+def harm_store_shards(d, s): write_json(d/'meta.json', {**read_json(d/'meta.json'), 'shards': [['x', 7]]})
+def harm_meta(d, s): (s/'meta.json').write_text('{"key": ')
+def harm_meta_gone(d, s): (s/'meta.json').unlink()
+def harm_meta_key(d, s): write_json(s/'meta.json', dict(key='x', count=7))
+def harm_count(d, s): write_json(s/'meta.json', {**read_json(s/'meta.json'), 'count': 8})
+def harm_short(d, s): os.truncate(s/'locals.npy', (s/'locals.npy').stat().st_size-1)
+def harm_long(d, s):
+    with open(s/'means.npy', 'ab') as f: f.truncate((s/'means.npy').stat().st_size//2)
+def harm_empty(d, s): (s/'means.npy').write_bytes(b'')
+def harm_gone(d, s): (s/'locals.npy').unlink()
+def harm_zeros(d, s):
+    with open(s/'locals.npy', 'r+b') as f: f.seek(128); f.write(bytes((s/'locals.npy').stat().st_size-128))
+def harm_nan(d, s):
+    a = np.load(s/'means.npy'); a[-1, 2] = np.nan; np.save(s/'means.npy', a)
+def harm_pickle(d, s): np.save(s/'means.npy', np.array([{}], dtype=object), allow_pickle=True)
+def harm_sums(d, s): np.save(s/'sums.npy', np.zeros((1, 2), np.uint32))
 
 
 @pytest.mark.parametrize('harm', [f for n,f in list(globals().items()) if n.startswith('harm_')], ids=lambda f: f.__name__)
-def test_a_damaged_store_says_so(harm, tiny, pictures, tmp_path):
-    d = extract(pictures, tiny, root=tmp_path/'f').path
-    harm(d)
+@pytest.mark.parametrize('shard', [3, 7])
+def test_a_damaged_store_says_so(harm, shard, tiny, pictures, tmp_path):
+    store = extract(pictures, tiny, root=tmp_path/'f', shard=shard)
+    d = store.path if 'store' in harm.__name__ else last_shard(store)
+    harm(store.path, last_shard(store))
     with pytest.raises(FsicError) as e: extract(pictures, tiny, root=tmp_path/'f').verify()
     assert str(d) in str(e.value) and '\n' not in str(e.value) and 'delete' in str(e.value) or 'no such file' in str(e.value)
     shutil.rmtree(d)
-    assert len(extract(pictures, tiny, root=tmp_path/'f'))==7   # the remedy works
+    again = extract(pictures, tiny, root=tmp_path/'f')   # the remedy works
+    again.verify()
+    assert torch.equal(again[:], store[:]) if 'store' in harm.__name__ else len(again)==7
 
 
 def test_a_row_is_checked_when_it_is_first_read(tiny, pictures, tmp_path):
@@ -513,14 +532,15 @@ def test_a_row_is_checked_when_it_is_first_read(tiny, pictures, tmp_path):
     store = extract(many, tiny, root=tmp_path/'f')
     whole = store[:]
     for file, take in (('locals', lambda s, i: s[i]), ('means', lambda s, i: s.mean_of(i))):
-        a = np.load(store.path/f'{file}.npy'); kept = a[33].copy(); a.ravel().view(np.uint8)[a[:33].nbytes+3] ^= 1
-        np.save(store.path/f'{file}.npy', a)               # one bit of one number
+        path = last_shard(store)/f'{file}.npy'
+        a = np.load(path); kept = a[33].copy(); a.ravel().view(np.uint8)[a[:33].nbytes+3] ^= 1
+        np.save(path, a)                                   # one bit of one number
         bad = FeatureStore(store.path)                     # opening reads nothing
         take(bad, np.r_[:33, 34:70])
         for _ in range(2):
             with pytest.raises(FsicError, match=f'{file}.npy: damaged .row 33 is not what was written.*delete the folder'): take(bad, [[1, 33]])
         with pytest.raises(FsicError, match='row 33'): FeatureStore(store.path).verify()
-        a[33] = kept; np.save(store.path/f'{file}.npy', a)
+        a[33] = kept; np.save(path, a)
     assert torch.equal(FeatureStore(store.path)[:], whole)
 
 
@@ -531,6 +551,215 @@ def test_another_code_is_another_store(tiny, pictures, tmp_path, monkeypatch):
         m.setattr(F, 'hash_code', lambda *modules, imports: 'a slip')
         assert extract(pictures, tiny, root=tmp_path/'f').key!=right.key
     assert extract(pictures, tiny, root=tmp_path/'f').key==right.key
+
+
+# --- shards --------------------------------------------------------------------------------------------------------------
+
+def hashes(n, name=''): return [hashlib.sha256(f'{name} {i}'.encode()).digest() for i in range(n)]
+def pieces(some, size):
+    ends = np.cumsum([0, *cut_by_content(some, size)])
+    return [b''.join(some[a:b]) for a,b in zip(ends, ends[1:])]
+
+
+@settings(max_examples=60, deadline=None)
+@given(kinds=st.lists(st.integers(0, 30), min_size=1, max_size=200), size=st.integers(1, 40))
+def test_every_list_is_cut(kinds, size):
+    "Images that are there twice, too; and a part of a list that is a shard is one again when it is alone."
+    some = [hashes(31)[k] for k in kinds]
+    counts = cut_by_content(some, size)
+    assert sum(counts)==len(some) and 1<=min(counts) and max(counts)<=size
+    assert all(len(pieces(list(p[i:i+32] for i in range(0, len(p), 32)), size))==1 for p in pieces(some, size))
+
+
+@pytest.mark.parametrize('some', [hashes(2000), sorted(hashes(2000)), [b'same'*8]*2000, [b'same'*8]*1000+hashes(1000), hashes(20)*100], ids=['mixed', 'sorted', 'equal', 'half equal', 'repeated'])
+def test_one_more_image_is_one_more_shard(some):
+    "At the front, in the middle, at the end; put in or taken out; and shards are half full as a rule. (Equal images are halved, and halves of one more are others.)"
+    few, most = (4, 6) if len(set(some))==1 else (1.2, 4)
+    was = set(pieces(some, 100))
+    assert len(cut_by_content(some, 100))<=3*len(some)/100
+    changed = []
+    for i in [0, 1, 999, 1000, 1001, len(some)-1, *range(0, len(some), 97)]:
+        more = some[:i]+hashes(1, f'new {i}')+some[i:]
+        less = some[:i]+some[i+1:]
+        changed += [len(set(pieces(x, 100))-was) for x in (more, less)]
+    assert max(changed)<=most and np.mean(changed)<=few, changed
+
+
+def test_a_million_images_are_cut_in_no_time():
+    some = sorted(hashes(1000))*1000
+    start = time.perf_counter()
+    counts = cut_by_content(some, 4096)
+    assert max(counts)<=4096 and time.perf_counter()-start<5     # measured: 0.3 s
+
+
+@pytest.mark.parametrize('where', [0, 3, 7])
+def test_only_new_shards_are_computed(where, tiny, pictures, tmp_path):
+    root = tmp_path/'f'
+    store = extract(pictures, tiny, root=root, bs=1, shard=3)
+    was = visible(root)
+    Image.new('RGB', (40, 50), 'white').save(tmp_path/'new.png')
+    longer = [*pictures[:where], tmp_path/'new.png', *pictures[where:]]
+    bb = counting(tiny)
+    more = extract(longer, bb, root=root, bs=1, shard=3)
+    fresh = {d.name: n for d,(_,n) in zip(shard_folders(more), more.meta['shards']) if f'shards/{d.name}' not in was}
+    assert 1<=len(fresh)<=2 and bb.calls==sum(fresh.values())<=4 and more.rate>0
+    assert torch.equal(more[[i for i in range(8) if i!=where]], store[:])
+
+
+def test_equal_images_are_one_shard(tiny, pictures, tmp_path):
+    bb = counting(tiny)
+    store = extract(pictures[:1]*16, bb, root=tmp_path/'f', bs=1, shard=4)
+    assert bb.calls==4 and len({n for n,_ in store.meta['shards']})==1 and torch.equal(store[:], store[[0]*16])
+
+
+@pytest.mark.parametrize('shard', [1, 2, 3, 100])
+@pytest.mark.parametrize('bs', [None, 3])
+def test_numbers_do_not_depend_on_shards(shard, bs, lite0, pictures, tmp_path):
+    "Neither on their size nor on who computes them: bit for bit."
+    small = load_backbone('lite0', device='cpu', size=64)
+    want = extract(pictures, small, 'fp32', bs, root=tmp_path/'f')
+    with ThreadPoolExecutor(2) as pool:
+        for executor in (None, pool):
+            root = tmp_path/f'{executor is None}'
+            got = extract(pictures, small, 'fp32', bs, root, shard, executor)
+            assert max(n for _,n in got.meta['shards'])<=shard and got.rate>0
+            for name in ('locals', 'means', 'sums'): np.testing.assert_array_equal(rows_of(got, name), rows_of(want, name))
+            shutil.rmtree(shard_folders(got)[0])                    # a shard is lost
+            again = extract(pictures, small, 'fp32', bs, root, shard, executor)
+            assert again.key==want.key and torch.equal(again[:], want[:])
+            assert extract(pictures, small, 'fp32', bs, root, executor=executor).rate is None   # its borders hold
+
+
+def test_a_process_pool(pictures, tmp_path):
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        small = load_backbone('lite0', device='cpu', size=64)
+        got = extract(pictures, small, 'fp32', root=tmp_path/'f', shard=3, executor=pool)
+    assert torch.equal(got[:], extract(pictures, small, 'fp32', root=tmp_path/'whole')[:])
+
+
+class Late:
+    "An engine that computes when it is asked for the result, and may lose or repeat tasks."
+    def __init__(self, lose=(), times=1): self.lose, self.times, self.n = lose, times, 0
+    def submit(self, f, *args):
+        self.n += 1
+        lost, times = self.n in self.lose, self.times
+        def result():
+            if lost: raise TimeoutError('lost')
+            return [f(*args) for _ in range(times)][-1]
+        return namedtuple('Job', 'result')(result)
+
+
+def test_lost_and_repeated_tasks(pictures, tmp_path):
+    small = load_backbone('lite0', device='cpu', size=64)
+    with pytest.raises(FsicError, match='a worker ended .TimeoutError: lost.; run the same again'): extract(pictures, small, 'fp32', root=tmp_path/'f', shard=2, executor=Late(lose=[2]))
+    kept = visible(tmp_path/'f')
+    assert kept and all(p.startswith('shards/') for p in kept)
+    got = extract(pictures, small, 'fp32', root=tmp_path/'f', shard=2, executor=Late(times=2))
+    assert set(kept)<set(visible(tmp_path/'f')) and torch.equal(got[:], extract(pictures, small, 'fp32', root=tmp_path/'whole')[:])
+
+
+def test_a_worker_of_other_weights_or_code_is_refused(pictures, tmp_path, monkeypatch):
+    small = load_backbone('lite0', device='cpu', size=64)
+    random = load_backbone('lite0', pretrained=False, device='cpu', size=64)
+    with pytest.raises(FsicError, match="backbone 'lite0': this worker has other weights"): extract(pictures, random, 'fp32', root=tmp_path/'f', executor=Late())
+    asked = F._code()
+    class Old(Late):
+        def submit(self, f, *args):
+            with monkeypatch.context() as m:
+                m.setattr(F, '_code', lambda: 'another')
+                result = f(*args)
+            return Late().submit(lambda: result)
+    with pytest.raises(FsicError, match='this worker has another version'): extract(pictures, small, 'fp32', root=tmp_path/'f', executor=Old())
+    assert visible(tmp_path/'f')==[] and F._code()==asked
+
+
+def test_what_workers_cannot_load(tiny, pictures, tmp_path):
+    with pytest.raises(FsicError, match="backbone 'tiny': workers load a network by its name") as e: extract(pictures, tiny, root=tmp_path/'f', executor=Late())
+    small = load_backbone('lite0', device='cpu', size=64)
+    with pytest.raises(FsicError, match='images in memory: workers read images by their paths') as e: extract(Image.open(pictures[0]), small, 'fp32', root=tmp_path/'f', executor=Late())
+    assert visible(tmp_path/'f')==[] and '\n' not in str(e.value)
+
+
+def test_two_fill_one_store_together(tiny, pictures, tmp_path):
+    "Each takes what the other is not at, then waits for it; a shard that the other gave up is computed here."
+    root = tmp_path/'f'
+    few = extract(pictures, tiny, root=tmp_path/'whole', bs=1, shard=2)
+    first, *others = few.meta['shards']
+    taken = threading.Event()
+    bb = counting(tiny)
+    def other():
+        with lock(root/'shards'/first[0]):
+            taken.set()
+            while len([p for p in visible(root) if '.part' not in p])<len(others): time.sleep(.01)
+    t = threading.Thread(target=other); t.start(); taken.wait()
+    store = extract(pictures, bb, root=root, bs=1, shard=2)     # ends, so the others were computed while `first` was held
+    t.join()
+    assert bb.calls==7 and torch.equal(store[:], few[:])
+
+
+def test_few_files_are_open(tiny, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(F, 'OPEN', 2)
+    store = extract(pictures, tiny, root=tmp_path/'f', bs=1, shard=1)
+    want = torch.cat([store[[i]] for i in range(7)])
+    assert torch.equal(store[[6, 0, 3, 3, 1]], want[[6, 0, 3, 3, 1]]) and torch.equal(store[:], want)
+    assert sum(bool(s.maps) for s in store.opened.values())<=2
+    for _ in range(2): assert torch.equal(store.mean_of(slice(None)), torch.cat([store.mean_of([i]) for i in range(7)]))
+
+
+# --- fewer bytes ---------------------------------------------------------------------------------------------------------
+
+def test_packed_stores(tiny, pictures, tmp_path):
+    root = tmp_path/'f'
+    whole = extract(pictures, tiny, 'fp32', root=root)
+    basis = fit_basis(whole, 8)
+    few = fit_basis(whole, 2, [0, 1, 2])
+    assert few.parent==root/'bases' and read_basis(few).shape==(3, 8)
+    d = read_basis(basis)[1:]
+    torch.testing.assert_close(d@d.T, torch.eye(8), atol=1e-5, rtol=0)
+    f = whole[:].flatten(0, 1).double()
+    variance = (f-f.mean(0)).pow(2).mean(0).sum()
+    error = {}
+    for name, pack, size in [('half', Pack('fp32'), 16*16), ('all', Pack('fp32', basis), 16*16), ('two', Pack('fp32', few), 16*4), ('bytes', Pack('fp32', int8=True), 16*10), ('both', Pack('fp32', few, True), 16*4)]:
+        got = extract(pictures, tiny, pack, root=tmp_path/name if pack.basis else root, shard=3)    # a basis is brought along
+        assert got.row_bytes==size and got[[0, 6]].shape==(2, 16, 8) and got[:].dtype==torch.float32
+        assert torch.equal(got.mean_of(slice(None)), whole.mean_of(slice(None)))
+        assert torch.equal(torch.stack([got[i] for i in range(7)]), got[:])                           # image by image
+        assert torch.equal(extract(pictures, tiny, pack, root=tmp_path/f'{name} again')[:], got[:]) 
+        got.verify()
+        error[name] = ((got[:]-whole[:]).double().pow(2).mean((0, 1)).sum()/variance).item()
+    assert error['half']==0 and error['all']<1e-5 and error['bytes']<1e-3 and .001<error['two']<error['both']+1e-6<.9, error
+
+
+def test_a_basis_is_what_was_fitted(tiny, pictures, tmp_path):
+    store = extract(pictures, tiny, 'fp32', root=tmp_path/'f')
+    basis = fit_basis(store, 2)
+    packed = extract(pictures, tiny, Pack('fp32', basis), root=tmp_path/'f')
+    a = np.load(basis); a[1, 0] += 1; np.save(basis, a)
+    for use in (lambda: FeatureStore(packed.path), lambda: extract(pictures, tiny, Pack('fp32', basis), root=tmp_path/'g')):
+        with pytest.raises(FsicError, match='damaged .not what was written.; restore it, or fit it again'): use()
+    other = load_backbone('lite0', device='cpu', size=64)
+    fit_basis(store, 2)
+    with pytest.raises(FsicError, match='damaged|instead of'): extract(pictures, other, Pack('fp32', basis), root=tmp_path/'f')
+    with pytest.raises(FsicError, match='dim 9: expected 8 or less'): fit_basis(store, 9)
+    with pytest.raises(FsicError, match='No such file'): extract(pictures, tiny, Pack('fp32', tmp_path/'none.npy'), root=tmp_path/'f')
+
+
+def test_a_basis_for_workers(pictures, tmp_path):
+    small = load_backbone('lite0', device='cpu', size=64)
+    basis = fit_basis(extract(pictures, small, 'fp32', root=tmp_path/'f'), 4)
+    a,b = (extract(pictures, small, Pack('fp32', basis, True), root=tmp_path/x, shard=3, executor=e) for x,e in (('a', None), ('b', Late())))
+    assert torch.equal(a[:], b[:]) and a.row_bytes==4*(4+2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(scale=st.floats(-6, 4), seed=st.integers(0, 99))
+def test_eight_bits_are_near(scale, seed):
+    "Half a step at most, and the scale's own rounding; whole zeros stay zeros."
+    f = torch.from_numpy(rng('near', seed).standard_normal((2, 3, 5), dtype=np.float32))*10**scale
+    f[0, 0] = 0
+    packing = Packing(Path('.'), 5, int8=True)
+    step = f.abs().amax(-1, keepdim=True)/127
+    assert ((packing.unpack(packing.pack(f))-f).abs()<=.6*step+127*2**-25).all()
 
 
 def test_one_image_of_any_kind(tiny, pictures, tmp_path):

@@ -215,14 +215,15 @@ def readers(base, exp, pictures, tiny):
     def a_store(folder):
         extract(pictures, tiny, 'fp32', root=folder)
     def read_a_store(folder):
-        store = FeatureStore(next(p for p in folder.iterdir() if p.is_dir()))
+        store = FeatureStore(next(p.parent for p in folder.glob('*/meta.json')))
         store[[0, 1]], store.mean_of([0])
     def begun(folder):
         a_store(folder)
-        store = next(p for p in folder.iterdir() if p.is_dir())
-        (store/'meta.json').unlink()
-        write_json(store/'progress.json', dict(done=4))
-        store.rename(folder/f'.{store.name}.part')
+        shutil.rmtree(next(p.parent for p in folder.glob('*/meta.json')))
+        shard = next(p for p in (folder/'shards').iterdir() if p.is_dir())
+        (shard/'meta.json').unlink()
+        write_json(shard/'progress.json', dict(done=4))
+        shard.rename(shard.with_name(f'.{shard.name}.part'))
     own = ImageSet(pictures, ['a', 'b'], np.eye(2, dtype=bool)[np.arange(len(pictures))%2], 'own')
     def a_split(folder):
         folder.mkdir()

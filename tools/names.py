@@ -282,8 +282,8 @@ def measured_speed(images, backbone, n=240, runs=3):
         with tempfile.TemporaryDirectory() as folder:
             store = extract(images.paths[:n], backbone, root=folder)
             rates.append(store.rate)
-            size = store.locals.nbytes/len(store)
-    return round(max(rates), 1), round(size)
+            size = store.row_bytes
+    return round(max(rates), 1), size
 
 
 def speed(a):
