@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LITE', 'STRONG', 'place_boxes', 'Transform', 'feature_map', 'fold_batch_norm', 'Backbone', 'freeze_network',
-           'is_known', 'check_network', 'build_network', 'load_backbone', 'classifier', 'has_bf16', 'pick_precision']
+           'is_known', 'check_network', 'build_network', 'find_device', 'load_backbone', 'classifier', 'has_bf16',
+           'pick_precision']
 
 # %% ../nbs/04_backbones.ipynb #040b7211
 import contextlib, copy, hashlib, importlib, math, time, urllib.error, urllib.request
@@ -278,15 +279,29 @@ def build_network(
                         f"({type(e).__name__}: {why}); "
                         "connect to the network once, or use the packaged 'lite0'.") from e
 
+def find_device(
+    device=None, # such as cpu, cuda or cuda:1; nothing or auto: a GPU if there is one
+)->str:
+    "Find where a network computes; a device that is not there is an error."
+    count = torch.cuda.device_count()
+    if not device or device=='auto': return 'cuda' if count else 'cpu'
+    try: asked = torch.device(device)
+    except (RuntimeError, TypeError): asked = None
+    if asked is None or asked.type=='cuda' and (asked.index or 0)>=count:
+        gpus = ', cuda'*(count>0)+''.join(f', cuda:{i}' for i in range(count))
+        raise FsicError(f'device {device}: there is no such device here; use cpu{gpus}, '
+                        'or leave it out.')
+    return str(device)
+
 def load_backbone(
     name:str='lite0', # a key of `LITE` or `STRONG`, 'resnet50', 'resnet101', or a timm name
     pretrained:bool|str=True, # False: random weights, for tests; see `build_network`
-    device=None, # default: a GPU if there is one
+    device=None, # see `find_device`
     size:int|None=None, # pixels of a side, default: the network's own
 )->Backbone:
     "Load the frozen network called `name`."
     m, t = build_network(name, pretrained, size)
-    if not device: device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = find_device(device)
     try: return freeze_network(name, m, t, device)
     except FsicError as e: raise FsicError(f'backbone {name!r}: {e}') from e
 
