@@ -149,10 +149,10 @@ NOTHING = 65535   # of an image that cannot be read, where probabilities are kep
 
 def to_two_bytes(
     p:Float[np.ndarray, "n N"], # scores; NaN where an image cannot be read
-    sure:bool, # whether they are probabilities
+    probabilities:bool, # whether they are probabilities
 )->np.ndarray: # uint16 or float16
     "Keep a score in two bytes."
-    if not sure: return np.clip(p, -65504, 65504).astype(np.float16)
+    if not probabilities: return np.clip(p, -65504, 65504).astype(np.float16)
     four = np.array([[f'{x:.4f}' for x in row] for row in p], float).reshape(p.shape)
     return np.where(np.isnan(p), NOTHING, np.nan_to_num(four)*10_000).round().astype(np.uint16)
 
@@ -215,7 +215,7 @@ def _check_block(b:Block, tags:int, kind):
 def read_block(
     path:Path, # that `write_block` wrote
     tags:int,  # how many
-    sure:bool, # whether its scores are probabilities
+    probabilities:bool, # whether its scores are probabilities
 )->Block:
     "Read a shard; damage is an error that names it."
     data = io.BytesIO(read_bytes(path, 'delete it and run the same again', _MOST))
@@ -227,7 +227,7 @@ def read_block(
         names, errors = (_from_bytes(a[k], n) for k in ('names', 'errors'))
         places = a['places'].astype(int) if 'places' in a else None
         block = Block(names, a['scores'], errors, a['stamps'], places)
-        _check_block(block, tags, np.uint16 if sure else np.float16)
+        _check_block(block, tags, np.uint16 if probabilities else np.float16)
     except Exception as e:              # of a damaged archive numpy and zipfile may raise anything
         why = str(e).split('\n')[0][:100]
         raise FsicError(f'{path}: damaged ({why}); delete it and run the same again.') from e
@@ -252,7 +252,7 @@ def _walk_tar(f, path):
         rest = f.read(2**20)
     except Exception as e:                  # of a damaged header tarfile may raise anything
         raise bad(str(e).split('\n')[0][:100] or type(e).__name__) from e
-    if len(rest)<512 or any(rest) or f.read(1): raise bad('it is cut off, or goes on behind its end')
+    if len(rest)<512 or any(rest) or f.read(1): raise bad('it is cut, or goes on behind its end')
 
 def check_tar(
     f,    # the file, opened
@@ -348,7 +348,7 @@ class Spec(TypedDict):
     "Declare what scores are of."
     form: Literal['fsic_nb scores 1']
     tags: list[str]
-    sure: bool         # whether scores are probabilities
+    probabilities: bool # whether scores are probabilities
     places: bool       # whether best places are kept
     shard: Annotated[int, msgspec.Meta(ge=1)] # images in a shard
     network: str       # name, size and the hash of weights and transform
@@ -363,12 +363,12 @@ def describe_scores(
     how:How,
 )->Spec:
     "Say what scores are of."
-    sure = isinstance(method, Tagger)
-    space = method.space_ if sure else method.network
-    name = space.backbone if sure else space.name
-    modules = ['fsic_nb.apply'] if sure else ['fsic_nb.apply', type(method.method).__module__]
-    return Spec(form='fsic_nb scores 1', tags=list(method.tags_), sure=sure, places=how.places,
-                shard=how.shard, network=f'{name} {space.size} {space.key}',
+    probabilities = isinstance(method, Tagger)
+    space = method.space_ if probabilities else method.network
+    name = space.backbone if probabilities else space.name
+    modules = ['fsic_nb.apply', *([] if probabilities else [type(method.method).__module__])]
+    return Spec(form='fsic_nb scores 1', tags=list(method.tags_), probabilities=probabilities,
+                places=how.places, shard=how.shard, network=f'{name} {space.size} {space.key}',
                 device=torch.device(find_device(how.device)).type, method=digest,
                 modules=modules, code=hash_code(*modules))
 
@@ -454,7 +454,7 @@ def _is_done(task:dict, spec:Spec, stamps)->bool:
     "Tell whether a shard is there, of the same files."
     path = path_of(task['folder'], task['number'])
     if not path.exists(): return False
-    try: b = read_block(path, len(spec['tags']), spec['sure'])
+    try: b = read_block(path, len(spec['tags']), spec['probabilities'])
     except FsicError: return False
     if 'tar' in task: same = all(n.startswith(task['name']+'/') for n in b.names)
     else: same = b.names==task['names']
@@ -479,14 +479,16 @@ def compute_shard(
     for b in map_photos(network, pairs, work, skip=True, quick=False):
         wrong = [e for e in b.errors if e]
         if wrong and not task['skip']: raise name_skip(FsicError(wrong[0]))
+        for name, p, e in zip(b.names, b.p, b.errors):
+            if np.isnan(p).any() and not e:
+                raise FsicError(f'{name}: the method gives no number for it; use another method.')
         found.append(b)
     def joined(k): return [x for b in found for x in getattr(b, k)]
     places = np.concatenate([b.places for b in found]) if spec['places'] else None
-    p = np.concatenate([b.p for b in found])
-    write_block(path_of(task['folder'], task['number']),
-                Block(joined('names'), to_two_bytes(p, spec['sure']), joined('errors'), stamps,
-                      places))
-    return len(p)
+    scores = to_two_bytes(np.concatenate([b.p for b in found]), spec['probabilities'])
+    block = Block(joined('names'), scores, joined('errors'), stamps, places)
+    write_block(path_of(task['folder'], task['number']), block)
+    return len(scores)
 
 # %% ../nbs/37b_apply.ipynb #501e0493
 def plan_scores(
@@ -506,6 +508,7 @@ def plan_scores(
     job = dict(folder=str(out), spec=digest, skip=how.skip, device=how.device)
     return [dict(t, number=k, **job) for k, t in enumerate(tasks)]
 
+# %% ../nbs/37b_apply.ipynb #3e6c3f10
 def apply(
     method, # a `Tagger` or a `Scorer`; or, with a support, a trained model or `ByName`
     support:Support|None, # what a method learns from; None: a tagger or scorer knows it
@@ -548,7 +551,7 @@ class Scores:
     )->Block:
         "Read a shard."
         path = path_of(self.folder, k)
-        b = read_block(path, len(self.tags), self.spec['sure'])
+        b = read_block(path, len(self.tags), self.spec['probabilities'])
         n, name = self.plan[k]
         fits = plan_of(dict(names=b.names))==[n, name] if n>=0 else \
                all(x.startswith(name+'/') for x in b.names)

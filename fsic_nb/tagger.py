@@ -111,7 +111,7 @@ def in_order(
         finally:
             for x in ahead: x.cancel()
 
-# %% ../nbs/36c_tagger.ipynb #20f8bf90
+# %% ../nbs/36c_tagger.ipynb #6e35f603
 def map_photos(
     bb, # the `Backbone`
     pairs, # (path, bytes or image; name) of each; without `quick`, anything that yields them
