@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import torch
 from fastcore.basics import patch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from .backbones import Backbone, find_device, load_backbone
 from .baselines import TRAINING_FREE
@@ -178,7 +178,7 @@ class Block:
         "Return scores as numbers; NaN where an image cannot be read."
         return from_two_bytes(self.scores)
 
-def _to_bytes(texts:list)->Int[np.ndarray, "_"]:
+def _to_bytes(texts:list)->UInt8[np.ndarray, "_"]:
     "Write texts one after the other; a name may be no UTF-8."
     return np.frombuffer('\0'.join(texts).encode('utf-8', 'surrogateescape'), np.uint8)
 
@@ -569,6 +569,7 @@ class Scores:
 
     def __len__(self): return self.ends[-1] if self.plan else 0
 
+# %% ../nbs/37b_apply.ipynb #5451e114
 def open_scores(
     folder:str|Path, # that `apply` wrote
 )->Scores:

@@ -279,6 +279,7 @@ def build_network(
                         f"({type(e).__name__}: {why}); "
                         "connect to the network once, or use the packaged 'lite0'.") from e
 
+# %% ../nbs/04_backbones.ipynb #ca1f0298
 def find_device(
     device=None, # such as cpu, cuda or cuda:1; nothing or auto: a GPU if there is one
 )->str:
