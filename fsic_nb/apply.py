@@ -4,7 +4,7 @@
 __all__ = ['NOTHING', 'ByName', 'Scorer', 'save_method', 'load_method', 'hash_folder', 'to_two_bytes', 'from_two_bytes', 'Block',
            'write_block', 'read_block', 'check_tar', 'read_tar', 'How', 'list_tars', 'list_tasks', 'plan_of', 'Spec',
            'describe_scores', 'begin_scores', 'path_of', 'compute_shard', 'plan_scores', 'apply', 'Scores',
-           'open_scores', 'Stored']
+           'count_shards', 'open_scores', 'Stored']
 
 # %% ../nbs/37b_apply.ipynb #0680a70a
 import functools, glob, hashlib, io, os, shutil, tarfile, tempfile, threading, zipfile
@@ -19,10 +19,11 @@ import torch
 from fastcore.basics import patch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from .backbones import Backbone, find_device, load_backbone
+from .backbones import Backbone, check_network, find_device, load_backbone
 from .baselines import TRAINING_FREE
 from .core import FsicError, fingerprint, hash_code, nearest
 from .examples import Photos, list_photos
+from .features import share_threads
 from .files import atomic, lock, open_file, read_bytes, read_json, write_json
 from .pictures import LARGEST_FILE, SUFFIXES
 from .runs import load_model, read_tensors, save_model, write_tensors
@@ -122,15 +123,20 @@ _AGAIN = 'delete this folder and begin again'
 
 def load_method(
     folder:Path, # that `save_method` wrote
+    trust:bool=False, # may it name a network that is fetched from anywhere?
     device:str|None=None, # where the network computes; None: a GPU if there is one
 ): # a `Tagger` or a `Scorer`
     "Read a method that scores photos."
     about = read_json(folder/'about.json', _About)
-    if about['kind']=='tagger': return Tagger.load(folder/'tagger', True, device)
+    if about['kind']=='tagger': return Tagger.load(folder/'tagger', trust, device)
     tensors = read_tensors(folder/'support.safetensors', _AGAIN)
+    need = {'y', *(['centre'] if about['kind']!='model' else [])}
+    if not need<=tensors.keys() or not about['backbone']:
+        raise FsicError(f'{folder}: is no method that is whole; {_AGAIN}.')
+    check_network(about['backbone'], folder/'about.json', trust)
     x = Features(tensors.get('locals'), tensors.get('means'))
     support = Support(x, tensors['y'], tensors.get('g'), known=tensors.get('known'))
-    if about['kind']=='model': method = load_model(folder/'model', True)
+    if about['kind']=='model': method = load_model(folder/'model', trust)
     else: method = ByName(about['kind'], tensors['centre'])
     network = load_backbone(about['backbone'], device=device, size=about['size'])
     return Scorer(method, support, about['tags'], network)
@@ -226,6 +232,7 @@ def read_block(
         n = len(a['scores'])
         names, errors = (_from_bytes(a[k], n) for k in ('names', 'errors'))
         places = a['places'].astype(int) if 'places' in a else None
+        if places is not None and a['places'].dtype!=np.uint16: raise ValueError('other places')
         block = Block(names, a['scores'], errors, a['stamps'], places)
         _check_block(block, tags, np.uint16 if probabilities else np.float16)
     except Exception as e:              # of a damaged archive numpy and zipfile may raise anything
@@ -423,7 +430,9 @@ def _method_of(folder:str, digest:str, device:str|None):
     where = Path(folder)/'method'
     if hash_folder(where)!=spec['method']:
         raise FsicError(f'{where}: is not what was written; delete {folder} and begin again.')
-    method = load_method(where, device)
+    # each thread of such a pool is torch's only one: no last bit depends on how many there are
+    with share_threads('cpu', torch.get_num_threads()) as (pool, _):
+        method = pool.submit(load_method, where, True, device).result()
     network = method.space_.network if isinstance(method, Tagger) else method.network
     if spec['network']!=f'{network.name} {network.size} {network.key}':
         raise FsicError(f'{folder}: was begun with other weights of {network.name} than this '
@@ -570,6 +579,14 @@ class Scores:
     def __len__(self): return self.ends[-1] if self.plan else 0
 
 # %% ../nbs/37b_apply.ipynb #5451e114
+def count_shards(
+    folder:str|Path, # of scores
+)->tuple[int, int]: # how many are there, and how many there will be
+    "Count the shards of a folder of scores."
+    folder = Path(folder).expanduser()
+    plan = read_json(folder/'shards.json', list[tuple[int, str]])
+    return sum(path_of(folder, k).exists() for k in range(len(plan))), len(plan)
+
 def open_scores(
     folder:str|Path, # that `apply` wrote
 )->Scores:
@@ -604,9 +621,11 @@ class Stored:
         "Give the probabilities of photos, in order."
         at = np.asarray(photos.sources, int)
         shards = np.searchsorted(self.scores.ends, at, 'right')
-        for k in dict.fromkeys(shards.tolist()):
+        for some in np.split(np.arange(len(at)), np.flatnonzero(np.diff(shards))+1):
+            if not len(some): continue
+            k = int(shards[some[0]])
             b = self.scores.block(k)
-            rows = at[shards==k]-(self.scores.ends[k-1] if k else 0)
+            rows = at[some]-(self.scores.ends[k-1] if k else 0)
             names, errors = ([x[i] for i in rows] for x in (b.names, b.errors))
             if any(errors) and not skip: raise FsicError(next(e for e in errors if e))
             yield Batch(names, b.p[rows], errors, [b'']*len(rows), [{}]*len(rows), [{}]*len(rows))

@@ -284,16 +284,14 @@ def find_device(
     device=None, # such as cpu, cuda or cuda:1; nothing or auto: a GPU if there is one
 )->str:
     "Find where a network computes; a device that is not there is an error."
-    count = torch.cuda.device_count()
-    if not device or device=='auto': return 'cuda' if count else 'cpu'
-    try: asked = torch.device(device)
-    except (RuntimeError, TypeError): asked = None
-    if asked is None or asked.type=='cuda' and (asked.index or 0)>=count:
-        gpus = ', cuda'*(count>0)+''.join(f', cuda:{i}' for i in range(count))
-        raise FsicError(f'device {device}: there is no such device here; use cpu{gpus}, '
-                        'or leave it out.')
-    return str(device)
+    if not device or device=='auto': return 'cuda' if torch.cuda.is_available() else 'cpu'
+    try: return str(torch.empty(0, device=device).device)
+    except Exception as e:               # what torch raises depends on how it was built
+        gpus = [f'cuda:{i}' for i in range(torch.cuda.device_count())]
+        raise FsicError(f'device {device}: there is no such device here; use '
+                        f'{", ".join(["cpu", *gpus])}, or leave it out.') from e
 
+# %% ../nbs/04_backbones.ipynb #567416f2
 def load_backbone(
     name:str='lite0', # a key of `LITE` or `STRONG`, 'resnet50', 'resnet101', or a timm name
     pretrained:bool|str=True, # False: random weights, for tests; see `build_network`

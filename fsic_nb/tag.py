@@ -171,12 +171,13 @@ def score_folder(
     options:TagOptions,
 ): # `Scores`; None if only a part of the shards was asked for
     "Score photos into a folder, shard by shard."
-    part = options.shard and f' part {options.shard} of'
     how = fsic_nb.apply.How(skip=options.skip_unreadable, part=options.shard,
                             device=options.device or None)
     found = fsic_nb.apply.apply(tagger, None, photos, None, options.scores, how)
-    say(f'{options.scores}: has{part} the scores; next: the same without --shard, when all parts '
-        'are there' if part else f'{options.scores}: has the scores of {len(found):,} photos')
+    there, all_shards = fsic_nb.apply.count_shards(options.scores)
+    left = 'the other parts, then ' if there<all_shards else ''
+    next_step = f'; next: {left}the same without --shard' if options.shard else ''
+    say(f'{options.scores}: {there:,} of {all_shards:,} shards are there{next_step}')
     return found
 
 def check_tars(
