@@ -373,7 +373,8 @@ def describe_scores(
     probabilities = isinstance(method, Tagger)
     space = method.space_ if probabilities else method.network
     name = space.backbone if probabilities else space.name
-    modules = ['fsic_nb.apply', *([] if probabilities else [type(method.method).__module__])]
+    own = [] if probabilities else [type(method.method).__module__]
+    modules = sorted({'fsic_nb.apply', *own})
     return Spec(form='fsic_nb scores 1', tags=list(method.tags_), probabilities=probabilities,
                 places=how.places, shard=how.shard, network=f'{name} {space.size} {space.key}',
                 device=torch.device(find_device(how.device)).type, method=digest,

@@ -1,9 +1,9 @@
 "Scores of any number of images, shard by shard: the same bytes however they are cut and whoever computes them; others are refused."
-import io, json, os, shutil, sys, tarfile, zipfile
+import functools, io, json, os, shutil, sys, tarfile, zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, pytest, torch
-from fsic_nb import apply as module, tag
+from fsic_nb import apply as module, space as space_module
 from fsic_nb.apply import ByName, How, Scorer, Stored, apply, compute_shard, open_scores, plan_scores, read_tar
 from fsic_nb.backbones import load_backbone
 from fsic_nb.bench import blank_space, write_jpegs
@@ -18,6 +18,14 @@ from test_tag import call
 N = 11
 HOW = dict(device='cpu')
 
+
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+    "Load each network once: here all workers are one process."
+    with pytest.MonkeyPatch.context() as m:
+        once = functools.lru_cache(load_backbone)
+        for user in (space_module, module): m.setattr(user, 'load_backbone', once)
+        yield
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
