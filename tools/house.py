@@ -50,7 +50,6 @@ OPTIONAL = {
     'easyfsl': 'extra bench: what speed is compared with',
     'pillow_heif': 'no requirement at all: reads HEIC where a user has installed it',
     'webdataset': 'extra webdataset: reads tar files of images',
-    'braceexpand': 'comes with webdataset: names of tar files',
     'gensim': 'a requirement, but seconds to import and not needed for the packaged words',
     'ipywidgets': 'extra tag: shows a review; only where a notebook runs',
     'IPython': 'no requirement at all: there where a notebook runs, and called only from one'}
