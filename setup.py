@@ -9,8 +9,8 @@ parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 extras = {k.removesuffix('_requirements'): cfg[k].split() for k in cfg if k.endswith('_requirements')}
-# Developers also run the tests, the audit, the demo, the tagger, the notebook of several devices and the rivals of the bench.
-extras['dev'] += [r for name in ('test', 'audit', 'demo', 'tag', 'train', 'bench') for r in extras[name]]
+# Developers also run the tests, the audit, the demo, the tagger, the notebooks of several devices and computers, and the rivals of the bench.
+extras['dev'] += [r for name in ('test', 'audit', 'demo', 'tag', 'train', 'bench', 'dask', 'submitit', 'webdataset') for r in extras[name]]
 
 urls = {'Documentation': cfg['doc_host'] + cfg['doc_baseurl'], 'Source': cfg['git_url'],
         'Changelog': f"{cfg['git_url']}/blob/{cfg['branch']}/CHANGELOG.md", 'Issues': f"{cfg['git_url']}/issues"}

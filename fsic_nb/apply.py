@@ -21,7 +21,7 @@ import torch
 from fastcore.basics import patch
 from jaxtyping import Float, Float16, Int, UInt8, UInt16
 from torch import Tensor, nn
-from .backbones import Backbone, check_network, find_device, load_backbone
+from .backbones import Backbone, check_network, load_backbone, pick_device
 from .baselines import TRAINING_FREE
 from .core import FsicError, fingerprint, hash_code, nearest
 from .examples import Photos, is_photo, list_photos
@@ -381,7 +381,7 @@ def describe_scores(
     modules = sorted({'fsic_nb.apply', *own})
     return Spec(form='fsic_nb scores 1', tags=list(method.tags_), probabilities=probabilities,
                 places=how.places, shard=how.shard, network=f'{name} {space.size} {space.key}',
-                device=torch.device(find_device(how.device)).type, method=digest,
+                device=pick_device(how.device).type, method=digest,
                 modules=modules, code=hash_code(*modules))
 
 # %% ../nbs/37b_apply.ipynb #be1a043d

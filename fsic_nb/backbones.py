@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LITE', 'STRONG', 'place_boxes', 'Transform', 'feature_map', 'fold_batch_norm', 'Backbone', 'freeze_network',
-           'is_known', 'check_network', 'build_network', 'find_device', 'load_backbone', 'classifier', 'has_bf16',
+           'is_known', 'check_network', 'pick_device', 'build_network', 'load_backbone', 'classifier', 'has_bf16',
            'pick_precision']
 
 # %% ../nbs/04_backbones.ipynb #040b7211
@@ -257,6 +257,23 @@ def check_network(
         raise FsicError(f'{path}: asks for the network {name}, which would be fetched; '
                         'if you trust who made it, add trust=True (--trust for a command).')
 
+# %% ../nbs/04_backbones.ipynb #c32e2333
+def pick_device(
+    name:object='', # 'cpu', 'cuda', 'cuda:1' or such; empty: a GPU if there is one
+)->torch.device:
+    "Find the device of a name, or raise if it is not there."
+    if not name: return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        if device.type=='meta': raise RuntimeError('it holds no numbers')
+        torch.empty(1, device=device)
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
+        there = [f'cuda:{i}' for i in range(torch.cuda.device_count())]
+        why = (str(e).split('\n') or [''])[0][:100].rstrip('.')
+        raise FsicError(f'device {name!r}: cannot be used ({why}); use '
+                        f'{", ".join(["cpu", *there])}.') from e
+
 # %% ../nbs/04_backbones.ipynb #d08c5fe3
 def build_network(
     name:str='lite0', # see `load_backbone`
@@ -279,28 +296,15 @@ def build_network(
                         f"({type(e).__name__}: {why}); "
                         "connect to the network once, or use the packaged 'lite0'.") from e
 
-# %% ../nbs/04_backbones.ipynb #ca1f0298
-def find_device(
-    device=None, # such as cpu, cuda or cuda:1; nothing or auto: a GPU if there is one
-)->str:
-    "Find where a network computes; a device that is not there is an error."
-    if not device or device=='auto': return 'cuda' if torch.cuda.is_available() else 'cpu'
-    try: return str(torch.empty(0, device=device).device)
-    except Exception as e:               # what torch raises depends on how it was built
-        gpus = [f'cuda:{i}' for i in range(torch.cuda.device_count())]
-        raise FsicError(f'device {device}: there is no such device here; use '
-                        f'{", ".join(["cpu", *gpus])}, or leave it out.') from e
-
-# %% ../nbs/04_backbones.ipynb #567416f2
 def load_backbone(
     name:str='lite0', # a key of `LITE` or `STRONG`, 'resnet50', 'resnet101', or a timm name
     pretrained:bool|str=True, # False: random weights, for tests; see `build_network`
-    device=None, # see `find_device`
+    device='', # see `pick_device`
     size:int|None=None, # pixels of a side, default: the network's own
 )->Backbone:
     "Load the frozen network called `name`."
+    device = pick_device(device)
     m, t = build_network(name, pretrained, size)
-    device = find_device(device)
     try: return freeze_network(name, m, t, device)
     except FsicError as e: raise FsicError(f'backbone {name!r}: {e}') from e
 

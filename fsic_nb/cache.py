@@ -6,7 +6,7 @@
 __all__ = ['Cache']
 
 # %% ../nbs/20b_cache.ipynb #a4e83336
-import contextlib
+import contextlib, math
 from collections.abc import Callable
 import numpy as np
 import torch
@@ -66,6 +66,20 @@ def add(self:Table,
     self.slot[ids] = np.arange(self.used, end)
     self.used = end
 
+# %% ../nbs/20b_cache.ipynb #5ec131db
+LEAST = 16   # rows of a matrix: blocks of four for each of four threads
+
+def apply_rows(
+    f:Callable, # of rows (m, ...), row by row: to a tensor or a tuple of tensors (m, ...)
+    x:Tensor,   # rows (n, ..., C)
+): # (n, ...), or a tuple of such
+    "Compute `f` of rows as if there were many of them."
+    n = len(x)
+    least = max(4, math.ceil(LEAST/x.shape[1:-1].numel()))      # an image has many rows of its own
+    if not 0<n<least: return f(x)
+    made = f(x[torch.arange(least, device=x.device)%n])
+    return tuple(m[:n] for m in made) if isinstance(made, tuple) else made[:n]
+
 # %% ../nbs/20b_cache.ipynb #d0d08e03
 class Cache:
     "Cache per-image and per-word results; make it again after a weight update."
@@ -92,8 +106,9 @@ class Cache:
         of:str='locals', # or 'means', 'words': what `f` is a function of
     ): # (..., ...)
         "Compute `f` of the rows `ids`, each different one at most once."
-        def make(i): return f(self.rows[of](i))
-        if torch.is_grad_enabled(): return self.with_gradient((f, of), make, ids)
+        if torch.is_grad_enabled():
+            return self.with_gradient((f, of), lambda i: f(self.rows[of](i)), ids)
+        def make(i): return apply_rows(f, self.rows[of](i))
         different = np.unique(ids)
         if (f, of) not in self.tables:
             first = different[:1] if len(different) else np.zeros(1, int)  # only its shape matters

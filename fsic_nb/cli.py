@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'spell_options', 'without_empty', 'refuse_empty', 'command', 'takes_options', 'parse_names',
-           'parse_numbers', 'fsic_demo', 'fsic_train', 'fsic_evaluate', 'fsic_prepare', 'fsic_finetune', 'fsic_bench',
-           'main']
+           'parse_numbers', 'fsic_demo', 'fsic_train', 'fsic_evaluate', 'fsic_merge', 'fsic_prepare', 'fsic_finetune',
+           'fsic_bench', 'main']
 
 # %% ../nbs/33_cli.ipynb #eca3aa48
 import functools, inspect, re, sys
@@ -164,6 +164,7 @@ def fsic_evaluate(
     quick:store_true=False, # the small set of scenes, short trainings
     baseline:str='simpleshot', # the method that differences are to; it is scored, too
     trust:store_true=False, # let runs of somebody else name networks and files
+    shard:str='', # only this part of the episodes, such as 3/40, into the folder --out
     **kwargs, # fields of `Options`
 ):
     "Score runs and methods on the same episodes. What is not given is as the runs say."
@@ -173,7 +174,21 @@ def fsic_evaluate(
     names = parse_names(method or ('' if run else best), '--method')
     how = fsic_nb.studies.Comparison(shots, episodes, seed, quick, baseline, Options(**kwargs),
                                      trust)
-    fsic_nb.studies.compare(parse_names(run, '--run'), names, data, root, how, out)
+    asked = parse_names(run, '--run'), names, data, root, how, out
+    if shard and out=='results.json':
+        raise FsicError(f'--shard {shard} needs --out, a folder for all parts, such as shards.')
+    if shard: fsic_nb.spread.score_part(*asked, fsic_nb.shards.parse_part(shard))
+    else: fsic_nb.studies.compare(*asked)
+
+# %% ../nbs/33_cli.ipynb #e517e40d
+@command('fsic_merge shards --out results.json')
+def fsic_merge(
+    folder:str, # where fsic_evaluate --shard wrote its parts
+    out:str='results.json', # the records; the numbers of every episode are written beside them
+    baseline:str='', # the method that differences are to (default: as fsic_evaluate was told)
+):
+    "Merge the parts of an evaluation into records and a table, as if one computer had scored all."
+    fsic_nb.spread.merge_folder(folder, out, baseline)
 
 # %% ../nbs/33_cli.ipynb #bbb1ba51
 @command('fsic_prepare --data coco --root data/coco')
@@ -222,6 +237,9 @@ def fsic_finetune(
 ):
     "Train network and method end to end; several devices: accelerate launch -m fsic_nb finetune."
     options = {k: v for k, v in locals().items() if k not in ('root', 'out', 'kwargs')}
+    if kwargs.pop('device', ''):
+        raise FsicError('--device: accelerate launch chooses the devices of fsic_finetune, such as '
+                        'with --cpu; leave it out.')
     reading, asked = fsic_nb.configs.part_options(kwargs)
     fsic_nb.studies.check_own(data, root, seed, Options(**kwargs))
     cell = fsic_nb.configs.cell_of({**options, **asked})
@@ -244,7 +262,8 @@ def _tag():
     "Tag photos; the command has a chapter of its own."
     fsic_nb.tag.fsic_tag()
 
-COMMANDS = dict(demo=fsic_demo, train=fsic_train, evaluate=fsic_evaluate, prepare=fsic_prepare,
+COMMANDS = dict(demo=fsic_demo, train=fsic_train, evaluate=fsic_evaluate, merge=fsic_merge,
+                prepare=fsic_prepare,
                 finetune=fsic_finetune, bench=fsic_bench, tag=_tag)
 
 # %% ../nbs/33_cli.ipynb #4ecf8ab8

@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
-from .backbones import Backbone, classifier, load_backbone
+from .backbones import Backbone, classifier, load_backbone, pick_device
 from .core import LARGEST_SEED, FsicError, check_number, say
 from .data import ImageSet, LabelSplit, select
 from .episodes import Episodes, TooFewImages, find_others
@@ -59,7 +59,7 @@ class Experiment:
     @cached_property
     def centre(self)->Float[Tensor, "C"]:
         "Compute the mean feature of the images that training may use."
-        return self.features.mean_of(self.basis).mean(0)
+        return self.features.mean_of(self.basis).mean(0).to(self.words.device)
 
     @cached_property
     def head(self)->tuple|None: # weight (classes, C) and bias (classes,)
@@ -193,7 +193,7 @@ def choose_backbone(
     if not name:
         name, own = SCENES if data=='scenes' else PHOTOGRAPHS
         size = size or own
-    return load_backbone(name, size=size)
+    return load_backbone(name, device=options.device, size=size)
 
 # %% ../nbs/07_experiment.ipynb #54bcc126
 def take_whole(
@@ -229,27 +229,34 @@ def prepare(
     quick:bool=False,   # the small set of scenes
     say=say,            # called with one line a step
     check:Callable|None=None, # (images, split) -> split or None; called before features
-    **options,          # the fields of `Options`, such as split, backbone and size
+    **options,          # the fields of `Options`; and `store`, the features if they are known
 )->Experiment:
     "Build or read the images and extract their features; words are looked up when they are read."
     start = time.perf_counter()
+    store = options.pop('store', None)
     options = Options(**options)
     check_data(data, root, seed)
-    bb = choose_backbone(data, options)
+    device = pick_device(options.device or 'cpu')            # of all that is not the network
+    bb = choose_backbone(data, options) if store is None else None
     images, split, scenes, protocol = read_images(data, root, seed, quick, say, options)
     say(f'images    {len(images):,} images, {len(images.names)} labels, '
         f'{time.perf_counter()-start:.1f} s')
     if check: split = check(images, split) or split
     if split.name==OWN: say(f'          no --split: {split.source}')
     start = time.perf_counter()
-    images, store = extract_whole(images, bb, options.files, say)
+    if store is None: images, store = extract_whole(images, bb, options.files, say)
+    if len(store)!=len(images):
+        raise FsicError(f'{store.path}: features of {len(store):,} images, but there are '
+                        f'{len(images):,}; extract them again.')
     speed = f'{store.rate:.0f} images/s' if store.rate else 'cached'
+    meta = store.meta
     say(f'features  {store.grid[0]}x{store.grid[1]} places x {store.channels} channels '
-        f'of {bb.name}@{bb.size}, {time.perf_counter()-start:.1f} s ({speed})')
+        f"of {meta['backbone']}@{meta['transform']['size']}, "
+        f'{time.perf_counter()-start:.1f} s ({speed})')
     # the scenes' words are read apart, t-shirt as two: so were all numbers made
     names = [n.replace('-', ' ') for n in images.names] if scenes else images.names
     own = [n for part in ('train', 'val', 'test') for n in split.labels(part)]
-    words = LabelWords(names, options.words or WORDS, own, say)
+    words = LabelWords(names, options.words or WORDS, own, say, device)
     # COCO's own default, see `coco_base`
     if split.name=='coco' and not options.split: options = replace(options, few='drop')
     queries = options.queries or QUERIES
@@ -266,7 +273,7 @@ def name_cosines(self:Experiment)->Float[Tensor, "N n"]: # of all labels, with t
     classes = class_texts(len(self.head[1]))
     cos = torch.as_tensor(class_cosines(classes, self.images.names, load_words('minilm')))
     if isinstance(self.words, LabelWords): self.words.tell(is_informed(cos).numpy())
-    return cos
+    return cos.to(self.words.device)
 
 # %% ../nbs/07_experiment.ipynb #f7ed4812
 def widest_episodes(

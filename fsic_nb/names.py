@@ -81,19 +81,19 @@ def class_prior(
 # %% ../nbs/04c_names.ipynb #8347e3da
 class LabelWords:
     "Look up the vectors of labels when they are first read; unknown ones get the mean of all."
-    device = torch.device('cpu')
-
     def __init__(self,
         names:list,        # n labels
         source='glove-50', # see `load_words`
         read:list|None=None, # labels that may be read, to be named if they are unknown; None: all
         say=say,           # called with one line
+        device='cpu',      # where the vectors are wanted
     ):
         find_source(source)
         self.names = list(names)
         self.source = source
         self.untold = set(names if read is None else read)
         self.say = say
+        self.device = torch.device(device)
 
     def __len__(self): return len(self.names)
     def __getitem__(self, ids): return self.table[ids]
@@ -110,7 +110,7 @@ class LabelWords:
         "Look up the vectors of all labels."
         g = label_vectors(load_words(self.source), self.names, skip=True)
         if self.known.any(): g[~self.known] = g[self.known].mean(0)
-        return torch.as_tensor(g)
+        return torch.as_tensor(g).to(self.device)
 
 # %% ../nbs/04c_names.ipynb #8d74bfb7
 @patch
@@ -132,7 +132,7 @@ def shape(self:LabelWords)->torch.Size:
 @patch
 def numpy(self:LabelWords)->Float[np.ndarray, "n W"]:
     "Return the vectors of all labels as an array."
-    return self.table.numpy()
+    return self.table.cpu().numpy()
 
 @patch
 def to(self:LabelWords,

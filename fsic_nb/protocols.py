@@ -21,7 +21,7 @@ from .data import ImageSet, LabelSplit, PARTS, select
 from .voc import VOC_NAMES, VOC_SPLIT
 from .annotations import COCO_IDS, COCO_NAMES
 from .episodes import (TRIES, Episode, assign_images, check_ranking, find_others,
-                              known_pairs, members_of, raise_few_others)
+                              known_pairs, labels_of, members_of, raise_few_others)
 from .readers import NUSWIDE_NAMES, READING
 
 # %% ../nbs/05b_protocols.ipynb #5c352585
@@ -182,6 +182,7 @@ class Options:
     annotations:str = '' # of form COCO: the JSON files, separated by commas
     difficult:str = '' # of form VOC: objects marked difficult, drop, positive, negative, unknown
     pictures:str = '' # the folder of the images, where they do not lie beside their list
+    device:str = '' # where to compute: cpu, cuda, cuda:1 (default: the network on a GPU, if any)
 
     def __post_init__(self):
         if self.queries is not None: check_number(self.queries, '--queries', 1, 10**4)
@@ -190,7 +191,7 @@ class Options:
 
     def asked(self)->dict: # name -> value
         "Return the fields that are not empty, for the record of a run."
-        d = {k: v for k, v in vars(self).items() if v and k not in ('backbone', 'size')}
+        d = {k: v for k, v in vars(self).items() if v and k not in ('backbone', 'size', 'device')}
         files = {k: str(Path(v).absolute()) for k, v in d.items()
                  if k in ('split', 'words') and Path(v).is_file()}
         return {**d, **files}
@@ -478,7 +479,7 @@ def _drawn(self:FixedEpisodes, e:int, free:Int[np.ndarray, "n"])->Int[np.ndarray
     y = self.images.labels[np.ix_(free, self.cols)]
     for a in range(TRIES):
         r = rng(self.seed, 'fixed', self.part, e, a)
-        rows, short = assign_images(y, members_of(y), self.queries, r)
+        rows, short = assign_images(labels_of(y), members_of(y), self.queries, r)
         if short is None: return free[rows.reshape(-1)]
     raise FsicError(f'run {list(self.runs)[e]}: {short[1]} of {self.queries} query images '
                     f'can be had for {self.names[short[0]]}; use fewer queries or a larger pool.')

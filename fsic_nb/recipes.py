@@ -192,7 +192,7 @@ def fit(
     folder = Path(run or run_folder(method, plan, exp, seed, quick))
     steps = plan.schedule.steps
     finished = steps_done(folder)==(steps, steps)
-    if finished and not run: model = load_model(folder/'best')
+    if finished and not run: model = load_model(folder/'best').to(exp.words.device)
     else: model = train(plan, exp, folder, seed, make_validation(exp, seed, 2 if quick else 10))
     seconds = f'{time.perf_counter()-start:.1f} s'
     say(f'training  {method}: {steps} steps, {"cached" if finished else seconds}')
@@ -350,7 +350,7 @@ def open_run(
     exp:Experiment,
 )->nn.Module: # in eval mode
     "Load the model of a run, if it fits the features and words of an experiment."
-    model = load_model(run['path']/'best', run.get('own', False))
+    model = load_model(run['path']/'best', run.get('own', False)).to(exp.words.device)
     check_method(run, model)
     word_dim = getattr(model.cfg, 'word_dim', None)      # without it a model reads no words
     meta = exp.features.meta

@@ -78,7 +78,10 @@ def attend(
     z = beta[...,None,:,None]*c
     if claims:
         has = y[...,None]
-        own = z.masked_fill(~has, NEVER).logsumexp(-2, keepdim=True)
+        top = z.detach().masked_fill(~has, NEVER).amax(-2, keepdim=True)
+        # a logsumexp over the labels that the image carries; exp(NEVER) would be slow
+        own = (torch.where(has, z-top, 0.).exp()*has).sum(-2, keepdim=True)
+        own = top+(own+~has.any(-2, keepdim=True)).log()        # 1 where nothing is carried
         z = z+torch.where(has, z-own, 0.)
     return z.softmax(-1)
 
@@ -96,7 +99,7 @@ def solve_spd(
 
 # %% ../nbs/15_refine.ipynb #21bbe425
 def solve_ridge(
-    u:Float[Tensor, "*b N S D"],   # rows: what each image shows of each label
+    u:Float[Tensor, "*b #N S D"],  # rows: what each image shows of each label, or of all alike
     y:Float[Tensor, "*b N S"],     # targets
     omega:Float[Tensor, "*b N S"], # weights of the rows, positive
     lam:Float[Tensor, "*b N"],     # strength of the prior
@@ -104,7 +107,7 @@ def solve_ridge(
 )->Float[Tensor, "*b N D"]:
     "Solve a weighted ridge regression around a prior, for all labels at once."
     A = u@u.mT+torch.diag_embed(lam[...,None]/omega)
-    rest = y-(u@m[...,None])[...,0]
+    rest = y-torch.linalg.vecdot(u, m[...,None,:])
     return m+(solve_spd(A, rest[...,None]).mT@u)[...,0,:]
 
 # %% ../nbs/15_refine.ipynb #ceda4b26
@@ -123,7 +126,7 @@ def weigh_negatives(
 REPEL = 5   # the push weighs REPEL*lam: about half of the positives' mean where lam begins
 
 def solve_mean(
-    u:Float[Tensor, "*b N S D"], # rows: what each image shows of each label
+    u:Float[Tensor, "*b #N S D"], # rows: what each image shows of each label, or of all alike
     y:Float[Tensor, "*b N S"],   # targets
     negatives:Float[Tensor, "*b N S"]|None, # weights of the images without the label; None: no push
     lam:Float[Tensor, "*b N"],   # a fifth of the push
@@ -159,19 +162,20 @@ def refine_round(
 )->tuple[Float[Tensor, "*b N D"], Float[Tensor, "*b S N L"]]: # new prototypes and weights a
     "Run one round: attend, select, solve."
     c = cosines(x, P)
-    a = attend(c, how.beta, y, how.claims)
     s = log_mean_exp(c, how.beta[...,None,:])
-    a = select_shares(a, how.select)
+    if how.select=='none': a = c.new_full((*c.shape[:-2], 1, c.shape[-1]), 1/c.shape[-1])
+    else: a = select_shares(attend(c, how.beta, y, how.claims), how.select)
     u = (a@x).transpose(-3, -2).contiguous()
     if known is not None: u = u*known.mT[...,None]      # a row of zeros neither pulls nor pushes
     target = y.mT.to(u.dtype)
     negatives = weigh_negatives(s, y, how.hard, known)
     if how.solve=='mean':
         P = solve_mean(u, target, None if how.others is None else negatives, how.lam, m)
-        return F.normalize(P, dim=-1), a
+        return F.normalize(P, dim=-1), a.expand_as(c)
     omega = target/target.sum(-1, keepdim=True).clamp_min(1)
     if how.others is not None: omega = omega+how.others[...,None]*negatives
-    return F.normalize(solve_ridge(u, target, omega+LEAST_WEIGHT, how.lam, m), dim=-1), a
+    P = solve_ridge(u, target, omega+LEAST_WEIGHT, how.lam, m)
+    return F.normalize(P, dim=-1), a.expand_as(c)
 
 # %% ../nbs/15_refine.ipynb #b223422a
 def plain_round(

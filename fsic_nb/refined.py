@@ -301,7 +301,8 @@ def start(self:Encoder,
 )->Encoder: # itself
     "Set the space from one look at some images."
     dim = self.proj.out_features
-    copy_layer(self.proj, *fit_principal(store, ids, dim))
+    weight, bias = fit_principal(store, ids, dim)
+    copy_layer(self.to(weight.device).proj, weight, bias)      # where the features are
     def encode(): return map(self, read_chunks(store, ids))
     if self.vocabulary: start_vocabulary(self, dim, head, encode)
     return self
@@ -335,6 +336,7 @@ def initial_model(
                         "this backbone has none, use classes=0.")
     model = cfg.build().eval()
     model.encoder.start(store, ids, head)
+    model.to(g.device)
     v = torch.cat([model.encoder.whole(f) for f in read_chunks(store, ids)])
     P = F.normalize(mean_prototypes(v, y), dim=-1)
     copy_layer(model.word, *fit_word_map(g, P))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DEMO', 'DEMO_PHOTOS', 'choose_methods', 'draw_possible', 'demo', 'check_same_network', 'learn', 'fit_into', 'tune',
            'check_own', 'run_cell', 'learn_cell', 'check_alone', 'check_networks', 'choose_network', 'saved_options',
-           'choose_options', 'Comparison', 'score_runs', 'compare']
+           'choose_options', 'Comparison', 'Study', 'describe_drawing', 'draw_described', 'open_features', 'open_study',
+           'check_results', 'score_study', 'report_parts', 'compare']
 
 # %% ../nbs/31_studies.ipynb #f1ede1f4
 import time
@@ -17,14 +18,18 @@ import torch
 from .backbones import Backbone, build_network
 from .configs import Cell, read_cell, tuned_config
 from .core import LARGEST_SEED, FsicError, check_number, say
+from .data import ImageSet, LabelSplit
 from .episodes import Episode, Episodes, TooFewImages
-from .evaluate import evaluate, records, report
+from .evaluate import (check_telling, describe_episodes, evaluate, records, report,
+                              score_episodes)
 from .experiment import (Experiment, check_data, check_options, check_training,
                                 choose_backbone, draw_test, prepare, read_images)
+from .features import FeatureStore
 from .files import check_out, read_json, write_json
 from .finetune import (ImageLoader, Tuning, finetune, make_live_validation, processes,
                               tuned_backbone)
 from .names import LabelWords
+from .paired import Part, write_parts
 from .protocols import SETS, SHOTS, Options
 from .recipes import (NEEDS, RECIPES, build_methods, check_names, fit, get_recipe,
                              make_kinds, needs_training, open_run)
@@ -364,33 +369,147 @@ class Comparison:
         check_number(self.seed, '--seed', 0, LARGEST_SEED)
 
 # %% ../nbs/31_studies.ipynb #f99bec9f
-def score_runs(
-    methods:dict,  # name -> method
-    named:dict,    # name -> run, of those that are runs
-    eps:Episodes,
-    exp:Experiment,
-    how:Comparison,
-    say=say,       # called with one line
-)->list: # records
-    "Score methods on the same episodes; records of runs name the run and its seen test labels."
-    labels = len(eps[0].labels)
-    start = time.perf_counter()
-    able = {n: m for n, m in methods.items() if can_score(m, eps.shots)}
-    if not able:
+@dataclass(frozen=True, eq=False)
+class Study:
+    "Hold what is compared: methods of an experiment, and the episodes of each number of shots."
+    exp:Experiment
+    methods:dict # name -> method
+    named:dict   # name -> run, of those that are runs
+    drawn:list   # of `Episodes`
+
+    def able(self,
+        eps:Episodes, # one of `drawn`
+    )->dict: # name -> method
+        "Return the methods that can score with so many examples."
+        able = {n: m for n, m in self.methods.items() if can_score(m, eps.shots)}
+        if able: return able
         raise FsicError('--shots 0: no method here can score without an example; '
                         'add named or ridge-name to --method.')
-    if out := [n for n in methods if n not in able]:
-        say(f'          {eps.shots}-shot: left out, since they need an example: {", ".join(out)}')
-    scored = evaluate(able, eps, exp, n=how.episodes, batch=4 if labels<=20 else 1)
-    rows = records(scored, eps, how.baseline)
-    for row in rows:
-        if run := named.get(row['method']):
-            row.update(run=str(run['path']), seen=len(seen_labels(run, eps.split)))
-    seconds = f'{time.perf_counter()-start:.1f} s'
-    say(f'scoring   {eps.shots}-shot: {how.episodes} episodes of {labels} labels, {seconds}')
-    return rows
+
+    def facts(self,
+        eps:Episodes, # one of `drawn`
+    )->dict: # name -> its run, and the number of its test labels that the run has seen
+        "Return what records say of runs."
+        return {n: dict(run=str(r['path']), seen=len(seen_labels(r, eps.split)))
+                for n, r in self.named.items()}
+
+    def score(self,
+        eps:Episodes, # one of `drawn`
+        some:range,   # numbers of the episodes
+    )->Part:
+        "Score some episodes by every method that can."
+        batch = 4 if len(eps[0].labels)<=20 else 1
+        scored = score_episodes(self.able(eps), eps, self.exp, some, batch)
+        return Part(describe_episodes(eps), some.start, scored, self.facts(eps))
+
+# %% ../nbs/31_studies.ipynb #c2814697
+def describe_drawing(
+    eps:Episodes,
+)->dict: # what JSON can hold
+    "Say what these episodes are drawn from, so that they can be drawn elsewhere."
+    return dict(about=describe_episodes(eps), images=eps.images.fingerprint(),
+                split=vars(eps.split), ways=eps.ways)
+
+def draw_described(
+    said:dict, # from `describe_drawing`
+    images:ImageSet,
+)->Episodes:
+    "Draw episodes that were described; other images than those are an error."
+    if images.fingerprint()!=said['images']:
+        raise FsicError(f'{images.name}: the images or labels here are not those that the episodes '
+                        'were described for; bring the same data set.')
+    d = said['about']
+    return Episodes(images, LabelSplit(**said['split']), d['part'], d['shots'], d['queries'],
+                    d['seed'], d['protocol'], said['ways'], d.get('negatives', 0))
+
+def open_features(
+    spec:dict|None, # from `make_spec`
+)->FeatureStore|None: # None: they must be extracted
+    "Open the features that a spec names, if they are here."
+    path = spec['store'] if spec else ''
+    return FeatureStore(path) if path and Path(path).exists() else None
 
 # %% ../nbs/31_studies.ipynb #f64a7e00
+def open_study(
+    runs:Sequence,  # folders that `learn` made
+    names:Sequence, # methods, as `build_methods` knows them
+    data:str,       # a key of `DATA`
+    root:str|None,  # the data set's folder
+    how:Comparison,
+    say=say,        # called with one line a step
+    spec:dict|None=None, # what is known from `make_spec`: where the features lie, which episodes
+)->Study:
+    "Read images, features and runs, draw the episodes and make the methods."
+    check_data(data, root, how.seed)
+    runs = [read_run(p, how.trust) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
+    there = [r['method'] for r in runs]
+    if how.baseline not in there: names = [how.baseline, *names]
+    names = check_names(names, data, there)
+    check_alone(runs, names)
+    options = choose_options(runs, data, how.options)
+    store = open_features(spec)
+    if store is None:
+        bb = choose_backbone(data, options)
+        check_networks(runs, bb)
+        options = replace(options, backbone=bb)
+    def check(images, split): check_names(names, data, there, bool(split.labels('train')))
+    exp = prepare(data, root, how.seed, how.quick, say, check, store=store, **vars(options))
+    if not exp.split.labels('train'): names = [n for n in names if n not in there]
+    if spec: drawn = [draw_described(d, exp.images) for d in spec['episodes']]
+    else: drawn = [draw_test(exp, k, how.episodes, how.seed, say) for k in how.shots]
+    named = name_runs(runs, names)
+    opened = {n: open_run(r, exp) for n, r in named.items()}
+    for r in runs: say_seen(r, exp.split, say)
+    models = {r['method']: opened[n] for n, r in reversed(named.items())
+              if r['method'] not in names}
+    methods = {**build_methods(names, exp, models, how.seed, how.quick, say), **opened}
+    return Study(exp, methods, named, drawn)
+
+# %% ../nbs/31_studies.ipynb #d0e7fb36
+def check_results(
+    out:Path, # of the records
+):
+    "Raise unless records, and the numbers of every episode beside them, can be written."
+    if out.suffix=='.npz':
+        raise FsicError(f'--out {out}: the numbers of every episode are written under this name; '
+                        'name the records .json.')
+    check_out(out)
+    check_out(out.with_suffix('.npz'))
+
+# %% ../nbs/31_studies.ipynb #12303bdb
+def score_study(
+    study:Study,
+    how:Comparison,
+    say=say,       # called with one line
+)->list: # of `Part`, one a number of shots
+    "Score all methods on all episodes."
+    parts = []
+    for eps in study.drawn:
+        start = time.perf_counter()
+        if out := [n for n in study.methods if n not in study.able(eps)]:
+            say(f'          {eps.shots}-shot: left out, since they need an example: '
+                f'{", ".join(out)}')
+        check_telling(eps, range(how.episodes))
+        parts.append(study.score(eps, range(how.episodes)))
+        say(f'scoring   {eps.shots}-shot: {how.episodes} episodes of {len(eps[0].labels)} labels, '
+            f'{time.perf_counter()-start:.1f} s')
+    return parts
+
+# %% ../nbs/31_studies.ipynb #4c4a85af
+def report_parts(
+    parts:list, # of `Part`, each from episode 0 on
+    out:Path,   # the records; the episodes are written beside them
+    how:Comparison, # only its baseline counts
+    begin:float, # `time.perf_counter()` at the beginning
+    say=say,    # called with one line
+)->list: # records
+    "Write the records and the numbers of every episode, and say the table."
+    rows = [row for p in parts for row in p.records(how.baseline)]
+    write_parts(out.with_suffix('.npz'), parts)
+    write_json(out, rows)
+    report(rows, begin, say)
+    return rows
+
 def compare(
     runs:Sequence=(),   # folders that `learn` made
     names:Sequence=(),  # methods, as `build_methods` knows them
@@ -404,28 +523,6 @@ def compare(
     begin = time.perf_counter()
     out = Path(out).expanduser()
     check_data(data, root, how.seed)
-    check_out(out)
-    runs = [read_run(p, how.trust) for p in dict.fromkeys(Path(p).expanduser() for p in runs)]
-    there = [r['method'] for r in runs]
-    if how.baseline not in there: names = [how.baseline, *names]
-    names = check_names(names, data, there)
-    check_alone(runs, names)
-    options = choose_options(runs, data, how.options)
-    bb = choose_backbone(data, options)
-    check_networks(runs, bb)
-    def check(images, split): check_names(names, data, there, bool(split.labels('train')))
-    fields = {**vars(options), 'backbone': bb}
-    exp = prepare(data, root, how.seed, how.quick, say, check, **fields)
-    if not exp.split.labels('train'): names = [n for n in names if n not in there]
-    drawn = [draw_test(exp, k, how.episodes, how.seed, say) for k in how.shots]
-    named = name_runs(runs, names)
-    opened = {n: open_run(r, exp) for n, r in named.items()}
-    for r in runs: say_seen(r, exp.split, say)
-    models = {r['method']: opened[n] for n, r in reversed(named.items())
-              if r['method'] not in names}
-    methods = {**build_methods(names, exp, models, how.seed, how.quick, say), **opened}
-    rows = []
-    for eps in drawn: rows += score_runs(methods, named, eps, exp, how, say)
-    write_json(out, rows)
-    report(rows, begin, say)
-    return rows
+    check_results(out)
+    study = open_study(runs, names, data, root, how, say)
+    return report_parts(score_study(study, how, say), out, how, begin, say)

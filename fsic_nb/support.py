@@ -272,9 +272,10 @@ def simpleshot(
     centre:Float[Tensor, "C"], # mean feature of the training images
 )->Callable: # a method
     "Score by the cosine to the centred mean of the positives (ML-SimpleShot)."
+    def direction(means): return F.normalize(means-centre, dim=-1)
     def method(support):
         P = F.normalize(mean_prototypes(support.x.means-centre, support.y), dim=-1)
-        return lambda query: F.normalize(query.means-centre, dim=-1)@P.mT
+        return lambda query: query.map(direction, 'means')@P.mT
     return method
 
 # %% ../nbs/08_support.ipynb #a0f2fcd6

@@ -157,7 +157,7 @@ def check_tag_options(
     fsic_nb.shards.parse_part(options.shard)
     if options.shard and not options.scores:
         raise FsicError(f'--shard {options.shard}: needs --scores DIR, where all parts meet.')
-    fsic_nb.backbones.find_device(options.device)
+    fsic_nb.backbones.pick_device(options.device)
     for k in ('out', 'report'):
         if path := getattr(options, k): check_out(Path(path).expanduser(), f'--{k}')
     if options.report and Path(options.report).absolute()==Path(options.out).absolute():

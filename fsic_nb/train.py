@@ -111,7 +111,7 @@ def start_training(
     start = None if settle(run/'last').exists() else plan.start()
     begin_run(run, describe_training(plan, exp, seed))
     torch.manual_seed(draw_seed(seed, 'weights'))
-    model = plan.cfg.build()
+    model = plan.cfg.build().to(exp.words.device)
     if start is not None: model.load_state_dict(start.state_dict(), strict=False)
     opt = torch.optim.Adam(model.parameters(), fused=True)
     return model, opt, resume_run(run, model, opt)
@@ -144,7 +144,7 @@ def train(
                 log.write(json.dumps(dict(step=step, loss=round(loss, 5), lr=round(lr, 9)))+'\n')
                 if (step+1)%schedule.every==0 or step+1==schedule.steps:
                     save_milestone(run, model, opt, state, step, validate, log)
-        return load_model(run/'best')
+        return load_model(run/'best').to(exp.words.device)
 
 # %% ../nbs/21_train.ipynb #dd9758ed
 def validator(

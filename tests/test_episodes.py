@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from fsic_nb.core import FsicError, fingerprint, rng
 from fsic_nb.data import ImageSet, LabelSplit, select
-from fsic_nb.episodes import Episodes, assign_images, _draw, collate
+from fsic_nb.episodes import Episodes, assign_images, labels_of, members_of, _draw, collate
 
 COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 ARRAYS = ('support', 'query', 'labels', 'y', 'y_query')
@@ -193,8 +193,32 @@ def test_the_label_with_fewest_images_left_goes_next():
     carry = dict(a=range(3), b=range(7), c=[3, 4, 5, 7, 8, 9])
     M = np.array([[i in carry[l] for l in 'abc'] for i in range(10)])
     for e in range(200):
-        rows, short = assign_images(M, [np.flatnonzero(m) for m in M.T], 3, rng('left', e))
+        rows, short = assign_images(labels_of(M), members_of(M), 3, rng('left', e))
         assert short is None and len(set(rows.ravel().tolist()))==9
+
+def plain_assign(y, need, r, which):
+    "The same rule with a table of free images, label after label."
+    M = y[:, which]
+    N, rows, free, left = len(which), np.empty((len(which), need), np.int64), np.ones(len(y), bool), M.sum(0).astype(float)
+    tie = r.random(N)
+    for _ in range(N):
+        i = int((left+tie).argmin())
+        mine = np.flatnonzero(M[:, i]&free)
+        if len(mine)<need: return None, (i, len(mine))
+        rows[i] = _draw(r, mine, need)
+        free[rows[i]] = False
+        left -= M[rows[i]].sum(0)
+        left[i] = np.inf
+    return rows, None
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**20), st.integers(1, 8), st.integers(1, 50), st.integers(1, 5), st.sampled_from([.1, .3, .6]))
+def test_images_are_assigned_by_the_plain_rule(seed, N, n, need, share):
+    r = np.random.default_rng(seed)
+    y, which = r.random((n, N))<share, np.sort(r.permutation(N)[:r.integers(1, N+1)])
+    got = assign_images(labels_of(y), members_of(y[:, which]), need, rng('plain', seed), which)
+    want = plain_assign(y, need, rng('plain', seed), which)
+    assert got[1]==want[1] and np.array_equal(got[0], want[0]), (got, want)
 
 def test_an_image_with_a_left_out_label_stays_with_the_label_hidden():
     assert Episodes(FARM, one(FARM, 'train'), 'train').left_out=={}     # c2 has 3+2 images, 1+4 are needed

@@ -60,8 +60,9 @@ def test_the_numbers_are_those_of_one_episode_after_the_other(exp, batch):
 
 def test_no_image_is_fetched_again_for_another_method_or_episode(exp):
     evaluate({str(i): METHODS['simpleshot'] for i in range(3)}, episodes(exp), exp, n=20, batch=2)
-    assert (exp.features.fetched<=2).all()          # one of them to see what a row looks like
-    assert (exp.features.fetched==2).sum()<=1
+    # as support for its mean and as query for its direction, and one image each to see what a row looks like
+    assert (exp.features.fetched<=4).all()
+    assert (exp.features.fetched>2).sum()<=2
 
 
 def test_no_gradient_is_kept(exp):
