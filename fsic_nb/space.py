@@ -42,11 +42,12 @@ class Space:
     rates:Float[Tensor, "_"] # usual probabilities of the classes, none without a vocabulary
     ground:Float[Tensor, "n D"] # whole-image vectors of some images
     prior:dict          # of confidence, see `Evidence.priors`
+    device:str|None = None # where the backbone computes; None: a GPU if there is one
 
     @cached_property
     def network(self)->Backbone:
         "Load the backbone, and check that it is the one the space was made with."
-        bb = load_backbone(self.backbone, size=self.size)
+        bb = load_backbone(self.backbone, device=self.device, size=self.size)
         if bb.key!=self.key:
             raise FsicError(f'{self.backbone}: other weights than those this space was made with; '
                             'install the version of its package that the library asks for.')
@@ -154,11 +155,12 @@ def _read_space(path)->tuple: # what the header says, name -> tensor
 def load_space(
     path:str|Path, # a file that `Space.save` wrote
     trust:bool=False, # may it name a network that is fetched from anywhere?
+    device:str|None=None, # where the backbone computes; None: a GPU if there is one
 )->Space:
     "Read a space; the backbone's own classes are loaded with it."
     about, tensors, bad = _read_space(path)
     check_network(about['backbone'], path, trust)
-    bb = load_backbone(about['backbone'], size=about['size'])
+    bb = load_backbone(about['backbone'], device=device, size=about['size'])
     head = classifier(bb) if 'rates' in tensors else None
     dim = len(tensors['proj.weight'])
     n = 0 if head is None else len(head[1])
@@ -174,14 +176,16 @@ def load_space(
     encoder = encoder.eval().requires_grad_(False)
     prior = {k: tuple(v) for k, v in about['prior'].items()}
     space = Space(bb.name, bb.size, about['key'], encoder, tensors.get('rates', torch.zeros(0)),
-                  tensors['ground'], prior)
+                  tensors['ground'], prior, device)
     if bb.key==space.key: space.__dict__['network'] = bb          # loaded already
     return space
 
 # %% ../nbs/36_space.ipynb #c6129a1b
-def photographs()->Space:
+def photographs(
+    device:str|None=None, # where the backbone computes; None: a GPU if there is one
+)->Space:
     "Load the space for photographs that comes with the library."
-    return load_space(shipped('models', 'photographs.safetensors'))
+    return load_space(shipped('models', 'photographs.safetensors'), device=device)
 
 # %% ../nbs/36_space.ipynb #55d25053
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TAG_STEPS', 'json_lines', 'ExampleOptions', 'say_examples', 'fit_examples', 'open_tagger', 'fit_command',
-           'TagOptions', 'parse_threshold', 'check_tag_options', 'tag_folder', 'report_photos', 'list_given',
-           'predict_command', 'explain_command', 'evaluate_command', 'fsic_tag']
+           'TagOptions', 'parse_threshold', 'check_tag_options', 'score_folder', 'check_tars', 'tag_folder',
+           'report_photos', 'list_given', 'predict_command', 'explain_command', 'evaluate_command', 'fsic_tag']
 
 # %% ../nbs/39b_tag.ipynb #35a96c64
 import contextlib, functools, json, math, os, re, sys
@@ -58,26 +58,31 @@ def fit_examples(
     path:str|None, # examples, as `say_examples` takes them; None: only the words
     options:ExampleOptions=ExampleOptions(),
     tagger=None, # a `Tagger` that is added to; None: a new one
+    device:str='', # where the network computes: cpu, cuda, cuda:1; empty: a GPU if there is one
 ): # a fitted `Tagger`
     "Fit a tagger to examples."
     kinds = fsic_nb.partial.UNLISTED
     if options.unlisted and options.unlisted not in kinds:
         raise FsicError(f'--unlisted {options.unlisted}: use {", ".join(kinds)}.')
-    tagger = tagger or fsic_nb.Tagger()
+    said = say_examples(path, options.pictures) if path else None
+    if tagger is None:
+        tagger = fsic_nb.Tagger()
+        tagger.space_ = fsic_nb.space.photographs(device)
     if options.unlisted: tagger.set_params(unlisted=options.unlisted)
-    if path: tagger.fit(say_examples(path, options.pictures))
+    if said: tagger.fit(said)
     for word in parse_names(options.tags, '--tags'): tagger.add_tag(word)
     return tagger
 
 def open_tagger(
     folder:str|Path, # as `fsic_tag fit` wrote it
     trust:bool=False, # see `Tagger.load`
+    device:str='', # where the network computes: cpu, cuda, cuda:1; empty: a GPU if there is one
 ): # a fitted `Tagger`
     "Load a tagger; a wrong folder is an error that says how one is made."
     if not Path(folder).expanduser().is_dir():
         raise FsicError(f'{folder}: no such folder; make a tagger with '
                         f'fsic_tag fit EXAMPLES --out {folder}.')
-    return fsic_nb.Tagger.load(Path(folder).expanduser(), trust)
+    return fsic_nb.Tagger.load(Path(folder).expanduser(), trust, device)
 
 # %% ../nbs/39b_tag.ipynb #2bac2162
 def _check_folder(
@@ -95,6 +100,7 @@ def fit_command(
     out:str='tags', # the folder of the tagger
     add:str='', # more examples, such as a report's corrections.csv, for the tagger in --out
     json:store_true=False, # one JSON object on stdout
+    device:str='', # where the network computes: cpu, cuda, cuda:1; empty: a GPU if there is one
     **kwargs, # fields of `ExampleOptions`
 ):
     "Learn tags from a few examples of each, or add examples to a tagger."
@@ -105,7 +111,8 @@ def fit_command(
     with json_lines(json) as emit:
         _check_folder(out)
         begun = not examples and (add or out.is_dir() and any(out.iterdir()))
-        tagger = fit_examples(examples, options, open_tagger(out) if begun else None)
+        old = open_tagger(out, device=device) if begun else None
+        tagger = fit_examples(examples, options, old, device)
         if add: tagger.partial_fit(say_examples(add, options.pictures))
         tagger.save(out)
         counts = tagger.counts_
@@ -123,6 +130,9 @@ class TagOptions:
     precision:float = None # how many of the tags given should be right, such as .9
     skip_unreadable:store_true = False # images that cannot be read become rows with an error
     json:store_true = False # one JSON object for every photo on stdout
+    scores:str = '' # a folder for probabilities; with them, another table needs no network
+    shard:str = '' # with scores: compute a part of them, such as 3/40, and write no table
+    device:str = '' # where the network computes: cpu, cuda, cuda:1; empty: a GPU if there is one
 
 def parse_threshold(
     text:str, # such as 'auto', '0.4' or 'top3'
@@ -144,6 +154,10 @@ def check_tag_options(
                         'such as .9.')
     if options.precision is not None and threshold!='auto':
         raise FsicError('--precision chooses the thresholds; leave out --threshold or --precision.')
+    fsic_nb.shards.parse_part(options.shard)
+    if options.shard and not options.scores:
+        raise FsicError(f'--shard {options.shard}: needs --scores DIR, where all parts meet.')
+    fsic_nb.backbones.pick_device(options.device)
     for k in ('out', 'report'):
         if path := getattr(options, k): check_out(Path(path).expanduser(), f'--{k}')
     if options.report and Path(options.report).absolute()==Path(options.out).absolute():
@@ -151,20 +165,57 @@ def check_tag_options(
     return dict(threshold=threshold, precision=options.precision)
 
 # %% ../nbs/39b_tag.ipynb #ea6c37b3
+def score_folder(
+    tagger, # a fitted `Tagger`
+    photos, # the `Photos`, or a list of tar files
+    options:TagOptions,
+): # `Scores`; None if only a part of the shards was asked for
+    "Score photos into a folder, shard by shard."
+    how = fsic_nb.apply.How(skip=options.skip_unreadable, part=options.shard,
+                            device=options.device or None)
+    found = fsic_nb.apply.apply(tagger, None, photos, None, options.scores, how)
+    there, all_shards = fsic_nb.apply.count_shards(options.scores)
+    left = 'the other parts, then ' if there<all_shards else ''
+    next_step = f'; next: {left}the same without --shard' if options.shard else ''
+    say(f'{options.scores}: {there:,} of {all_shards:,} shards are there{next_step}')
+    return found
+
+def check_tars(
+    photos, # the `Photos`, or a list of tar files
+    options:TagOptions,
+):
+    "Raise if tar files are given where single files are needed."
+    if not isinstance(photos, list): return
+    if not options.scores:
+        raise FsicError(f'{photos[0]}: add --scores DIR; tar files are read once, and their '
+                        'scores are kept there.')
+    if options.report:
+        raise FsicError('--report: shows photos that are files, not those in tar files; leave it '
+                        'out.')
+
+# %% ../nbs/39b_tag.ipynb #76c07efe
 def tag_folder(
     tagger, # a fitted `Tagger`
-    photos, # the `Photos`
+    photos, # the `Photos`, or a list of tar files
     options:TagOptions,
     emit, # called with what was found out about each photo
 ):
     "Tag photos into a table, and make a report of it."
     tagging = fsic_nb.tagging
     how = check_tag_options(options)
+    check_tars(photos, options)
     out = Path(options.out).expanduser()
     form = tagging.TagForm(tagger, **how, skip=options.skip_unreadable)
+    source, rows = form, photos
+    if options.scores:
+        scores = score_folder(tagger, photos, options)
+        if scores is None: return emit(scores=options.scores, shard=options.shard)
+        kept = fsic_nb.apply.Stored(tagger, scores)
+        source = tagging.TagForm(kept, **how, skip=options.skip_unreadable)
+        rows = scores.photos()
     short = tagging.Shortlist(out) if options.report else None
     tally = tagging.Tally()
-    for row in tagging.stream_tags(form, photos, out, short, tally):
+    for row in tagging.stream_tags(source, rows, out, short, tally):
         p = {} if row.error else dict(zip(form.tags, map(float, row.p)))
         emit(image=row.image, tags=row.tags, unsure=row.unsure, p=p, error=row.error)
     say(f'{out}: {tally.line()}')
@@ -197,10 +248,11 @@ def report_photos(
 # %% ../nbs/39b_tag.ipynb #dd67ecbe
 def list_given(
     given:list, # folders, files and patterns, as they stand on the command line
-): # `Photos`
+): # `Photos`, or a list of tar files
     "List photos; of several files that a shell named, those that are no images are left out."
     suffixes = fsic_nb.pictures.SUFFIXES
     def is_other(p): return p.is_file() and p.suffix.lower() not in suffixes
+    if tars := fsic_nb.apply.list_tars(given): return tars
     other = [p for p in given if is_other(Path(p).expanduser())] if len(given)>1 else []
     rest = [p for p in given if p not in other]
     if not rest: return fsic_nb.examples.list_photos(given)
@@ -219,12 +271,12 @@ def predict_command(
     trust:store_true=False, # let a tagger of somebody else name a network to be fetched
     **kwargs, # fields of `TagOptions`
 ):
-    "Tag photos; an unfinished table is continued."
+    "Tag photos; an unfinished table is continued, and so is a folder of scores."
     options = TagOptions(**kwargs)
     with json_lines(options.json) as emit:
         check_tag_options(options)
         photos = list_given(photos)
-        tag_folder(open_tagger(tagger, trust), photos, options, emit)
+        tag_folder(open_tagger(tagger, trust, options.device), photos, options, emit)
 
 # %% ../nbs/39b_tag.ipynb #641e8c00
 @command('fsic_tag explain tags photo.jpg --tag dog --out why.png', 'fsic_tag explain')
@@ -235,11 +287,12 @@ def explain_command(
     out:str='why.png', # the figure
     json:store_true=False, # one JSON object on stdout
     trust:store_true=False, # let a tagger of somebody else name a network to be fetched
+    device:str='', # where the network computes: cpu, cuda, cuda:1; empty: a GPU if there is one
 ):
     "Draw which places of a photo spoke for a tag, and the examples that they resemble."
     with json_lines(json) as emit:
         check_out(Path(out).expanduser())
-        model = open_tagger(tagger, trust)
+        model = open_tagger(tagger, trust, device)
         if tag not in model.tags_:
             raise FsicError(f'--tag {tag or "is missing"}: the tagger has no such tag; '
                             f'{nearest(tag, list(model.tags_))}.')
@@ -262,10 +315,11 @@ def evaluate_command(
     pictures:str='', # the folder of the images, where they do not lie beside their CSV
     json:store_true=False, # one JSON object on stdout
     trust:store_true=False, # let a tagger of somebody else name a network to be fetched
+    device:str='', # where the network computes: cpu, cuda, cuda:1; empty: a GPU if there is one
 ):
     "Compare a tagger with images whose tags are known: one row a tag, and the means."
     with json_lines(json) as emit:
-        model = open_tagger(tagger, trust)
+        model = open_tagger(tagger, trust, device)
         table = model.evaluate(say_examples(truth, pictures))
         mean = table.drop(columns=['images', 'positives']).mean()
         def numbers(row): return {k: None if math.isnan(v) else round(float(v), 4)
@@ -308,5 +362,6 @@ def fsic_tag(
     with json_lines(options.json) as emit:
         check_tag_options(options)
         photos = list_given(photos)                     # a mistake is said before any work
-        tagger = fit_examples(examples, ExampleOptions(unlisted, tags, pictures))
+        said = ExampleOptions(unlisted, tags, pictures)
+        tagger = fit_examples(examples, said, device=options.device)
         tag_folder(tagger, photos, options, emit)

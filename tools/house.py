@@ -49,6 +49,7 @@ OPTIONAL = {
     'sklearn': 'extras demo and bench: what metrics are compared with',
     'easyfsl': 'extra bench: what speed is compared with',
     'pillow_heif': 'no requirement at all: reads HEIC where a user has installed it',
+    'webdataset': 'extra webdataset: reads tar files of images',
     'gensim': 'a requirement, but seconds to import and not needed for the packaged words',
     'ipywidgets': 'extra tag: shows a review; only where a notebook runs',
     'IPython': 'no requirement at all: there where a notebook runs, and called only from one'}
