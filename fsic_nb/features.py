@@ -27,7 +27,7 @@ from .shards import run_shards
 from .backbones import Backbone, is_known, load_backbone, pick_precision
 from .pictures import file_bytes, open_rgb
 
-# %% ../nbs/04b_features.ipynb #783e2b35
+# %% ../nbs/04b_features.ipynb #bfcc4240
 def cut_by_content(
     hashes:list, # SHA-256 (bytes) of every image
     size:int,    # images in a shard, at most
@@ -49,7 +49,7 @@ def cut_by_content(
         runs += [(k, stop), (start, k)]
     return counts
 
-# %% ../nbs/04b_features.ipynb #6543506e
+# %% ../nbs/04b_features.ipynb #6ff72877
 def sum_rows(
     *tables:Shaped[np.ndarray, "n ..."], # rows of several files
 )->UInt32[np.ndarray, "n _"]: # a column for each table
@@ -90,7 +90,7 @@ class Shard:
     def _array(self, file, shape, dtype, mapped=True):
         return read_array(self.folder/file, shape, dtype, mapped, self._remedy())
 
-# %% ../nbs/04b_features.ipynb #00ca7ba4
+# %% ../nbs/04b_features.ipynb #450eece7
 @patch
 def rows(self:Shard,
     k:int, # 0: local features, 1: means
@@ -105,7 +105,7 @@ def rows(self:Shard,
     self.unread[new, k] = False
     return rows[ids]
 
-# %% ../nbs/04b_features.ipynb #71f4df94
+# %% ../nbs/04b_features.ipynb #399f2cf8
 @dataclass(frozen=True)
 class Pack:
     "Say how precisely local features are computed and kept."
@@ -135,7 +135,7 @@ def write_basis(
         with atomic(path) as tmp, open(tmp, 'wb') as f: np.save(f, a)
     return path
 
-# %% ../nbs/04b_features.ipynb #958b04fe
+# %% ../nbs/04b_features.ipynb #39992a06
 class Packing:
     "Turn local features into the numbers that are kept of them, and back."
     def __init__(self,
@@ -216,7 +216,7 @@ class FeatureStore:
         self.recent = {}   # numbers of those that are mapped; the last used one is the last
         self.numbers = None # of all images, once they are asked for
 
-# %% ../nbs/04b_features.ipynb #9e691c01
+# %% ../nbs/04b_features.ipynb #1c8da96b
 @patch
 def __len__(self:FeatureStore): return self.meta['count']
 
@@ -489,7 +489,7 @@ def _build(bb, task, tell=lambda n: None)->int: # images computed; -1: another p
             shutil.rmtree(part, ignore_errors=True)
             raise
 
-# %% ../nbs/04b_features.ipynb #96ab12f7
+# %% ../nbs/04b_features.ipynb #fce59819
 def _code()->str:
     "Hash the code on which features depend."
     return hash_code('fsic_nb.backbones', 'fsic_nb.features', 'fsic_nb.pictures', imports=False)
@@ -511,7 +511,7 @@ def fill_shard(
                         'install the same one for all workers and run again.')
     return _build(bb, task)
 
-# %% ../nbs/04b_features.ipynb #a9bc2b63
+# %% ../nbs/04b_features.ipynb #5b5affec
 def _describe(bb, pack, precision)->dict:
     "Say what every shard of a store has in common."
     return dict(backbone=bb.name, weights=bb.key, transform=asdict(bb.transform),
@@ -539,7 +539,7 @@ def _plan(about, hashes, root, size)->dict: # a store's `meta.json`
                         f'delete the folder {path} and run again.')
     return dict(meta, shards=shards)
 
-# %% ../nbs/04b_features.ipynb #4ff08e8b
+# %% ../nbs/04b_features.ipynb #4cfada74
 def _missing(plan, images, hashes, root, bs)->list:
     "List what is missing of a store, each shard once."
     tasks = {}
@@ -568,7 +568,7 @@ def _check_room(root, tasks, packing):
                         f'{free/1e9:.2f} GB free; '
                         'free some space or point FSIC_HOME at a larger disk.')
 
-# %% ../nbs/04b_features.ipynb #1d77d71e
+# %% ../nbs/04b_features.ipynb #121ab02c
 def _check_plain(bb, tasks):
     "Raise unless workers can find the network by its name and the images by their paths."
     if not is_known(bb.name):
@@ -593,7 +593,7 @@ def _fill_all(bb, tasks, executor)->int: # images computed
     rest = [t|dict(wait=True) for t, n in zip(tasks, done) if n<0]
     return sum(n for n in done+(run(rest) if rest else []) if n>0)
 
-# %% ../nbs/04b_features.ipynb #d3614e3f
+# %% ../nbs/04b_features.ipynb #d44a80a4
 def _choose(bb, pack, hashes, root, size)->dict: # a store's `meta.json`
     "Plan a store in the precision that is asked for, or in the one in which it was begun."
     p = pack.precision
@@ -647,7 +647,7 @@ def extract(
     store.rate = rate
     return store
 
-# %% ../nbs/04b_features.ipynb #8d911fca
+# %% ../nbs/04b_features.ipynb #79a9cfa5
 def fit_basis(
     store:FeatureStore, # beside it the directions are kept
     dim:int, # directions
