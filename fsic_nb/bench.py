@@ -6,13 +6,13 @@
 __all__ = ['FIELDS', 'STAGES', 'HEAD', 'seconds', 'ratio', 'Bench', 'record', 'is_installed', 'add_stage', 'max_difference',
            'line', 'machine_peaks', 'reach', 'time_lcm', 'time_leave_one_out', 'time_prototypes', 'time_metrics',
            'write_store', 'make_images', 'make_experiment', 'make_data', 'reopen', 'plain_simpleshot', 'plain_paper',
-           'plain_evaluate', 'time_evaluation', 'time_easyfsl', 'time_extraction', 'time_tagging', 'time_training',
-           'scaling_curves', 'extraction_curve', 'tagging_curve', 'large_store', 'time_startup', 'choose_stages',
-           'machine', 'measure']
+           'plain_evaluate', 'time_evaluation', 'open_workers', 'time_workers', 'time_easyfsl', 'time_extraction',
+           'time_tagging', 'time_training', 'scaling_curves', 'extraction_curve', 'tagging_curve', 'large_store',
+           'time_startup', 'choose_stages', 'machine', 'measure']
 
 # %% ../nbs/42b_bench.ipynb #5f6920c9
-import contextlib, copy, functools, itertools, math, os, platform, random, subprocess, sys
-import tempfile, time
+import contextlib, copy, functools, itertools, math, os, platform, random, subprocess
+import sys, tempfile, time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +25,8 @@ import timm, torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
+
+# %% ../nbs/42b_bench.ipynb #ed607306
 from .backbones import build_network, load_backbone, pick_precision
 from .baselines import protonet
 from .cache import Cache
@@ -44,8 +46,10 @@ from .plain import (apply_linear, cross_prototypes, iterate_lcm, leave_each_out,
                            select_features)
 from .recipes import fit
 from .refined import Encoder, RefinedConfig, plain_refined
-from .space import Space, photographs
 from .shards import cut_range
+from .space import Space, photographs
+from .spread import evaluate_on, make_spec
+from .studies import Comparison
 from .support import Features, Support, load_episodes, simpleshot
 from .tagger import Tagger, in_order
 from .train import train_step
@@ -514,11 +518,39 @@ def time_evaluation(b:Bench):
     iterated = change_config(paper, lcm_steps=b.size(paper.cfg.lcm_steps, 20))
     steps = iterated.cfg.lcm_steps
     for name, fast, plain, rate, sizes in [
-            ('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 1000, (1000, 40)),
-            ('refined model', refined, plain_refined(refined), 100, (400, 10)),
+            ('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 3000, (1000, 40)),
+            ('refined model', refined, plain_refined(refined), 400, (400, 10)),
             ('paper, exact LCM', exact, plain_paper(exact), 100, (400, 10)),
             (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, (200, 2))]:
         yield time_method(b, exp, name, (fast, plain), rate, b.size(sizes, (4, 2)))
+
+# %% ../nbs/42b_bench.ipynb #a55b7a9b
+@contextlib.contextmanager
+def open_workers(
+    n:int, # worker processes, of one thread each
+): # yields an executor
+    "Start worker processes."
+    with patch.dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1'):
+        with ProcessPoolExecutor(n, mp_context=get_context('spawn')) as pool: yield pool
+
+@add_stage('workers')
+def time_workers(b:Bench):
+    "Time shards of episodes by two workers against one."
+    n = b.size(800, 8)
+    stage = f'{n} episodes of the refined model in shards, by workers'
+    if b.quick:
+        yield dict(dict.fromkeys(FIELDS), stage=stage, missing='not with --quick')
+        return
+    spec = make_spec([], ['refined'], how=Comparison([1], n), say=lambda line: None)
+    fresh = (b.folder/f'shards-{i}' for i in itertools.count())
+    def score(pool): return evaluate_on(pool, spec, n, n//16, next(fresh))[0].results['refined']
+    with open_workers(2) as both, open_workers(1) as one:
+        found = [score(pool) for pool in (both, one)]     # now they are awake
+        same = all(found[0][k].tobytes()==found[1][k].tobytes() for k in found[0])
+        sides = {'two workers': lambda: score(both), 'one worker': lambda: score(one)}
+        equal = 'equal bytes' if same else 'DIFFERENT'
+        row = record(b, stage, sides, 1.8, equal, (n, n), unit='episode')
+    yield dict(row, rate=round(1e3/row['ours_ms'], 1))
 
 # %% ../nbs/42b_bench.ipynb #5975e168
 def easyfsl_evaluation(exp, cls, task, n)->tuple: # lists of image numbers, a function

@@ -174,11 +174,11 @@ class Packing:
 
 # %% ../nbs/04b_features.ipynb #debb3097
 OPEN = 64   # shards whose files are mapped at a time
-_Name = Annotated[str, msgspec.Meta(pattern=r'^[\w.-]+$')]
+_Name = Annotated[str, msgspec.Meta(pattern=r'^\w[\w.-]*$')]
 
 class PackMeta(TypedDict):
     "Declare how rows are kept, see `Pack`."
-    basis: Annotated[str, msgspec.Meta(pattern=r'^[\w.-]*$')] # file name
+    basis: Annotated[str, msgspec.Meta(pattern=r'^(\w[\w.-]*)?$')] # file name
     int8: bool # 8 bits a number
 
 class StoreMeta(TypedDict):
@@ -192,6 +192,7 @@ class StoreMeta(TypedDict):
     pack: NotRequired[PackMeta]  # how rows are kept; absent: in fp16
     shards: list[tuple[_Name, _Count]] # name and number of images, in order
 
+# %% ../nbs/04b_features.ipynb #43582320
 class FeatureStore:
     "Read local features of n images off the disk: `store[ids]`, for `ids` of any shape."
     rate = None # images a second, if they were computed just now

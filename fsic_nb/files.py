@@ -198,6 +198,7 @@ def lock(
             held.enter_context(try_lock(path, -1))
         yield
 
+# %% ../nbs/00a_files.ipynb #bc9e8a61
 def build_once(
     path:str|Path, # the file or folder wanted
     build, # called with a temporary path, under which it writes the thing

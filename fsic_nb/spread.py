@@ -76,8 +76,9 @@ def make_spec(
     for eps in study.drawn: check_telling(eps, range(how.episodes))
     def there(path): return str(Path(path).expanduser().absolute())
     asked = dict(asdict(how), shots=list(how.shots), options=vars(how.options))
+    store = str(getattr(study.exp.features, 'path', ''))
     return dict(runs=list(map(there, runs)), names=list(names), data=data,
-                root=root and there(root), how=asked, store=str(getattr(study.exp.features, 'path', '')),
+                root=root and there(root), how=asked, store=store,
                 episodes=list(map(describe_drawing, study.drawn)), checks=_checks(study))
 
 # %% ../nbs/31b_spread.ipynb #3eb27063
