@@ -398,8 +398,7 @@ class Study:
         some:range,   # numbers of the episodes
     )->Part:
         "Score some episodes by every method that can."
-        batch = 4 if len(eps[0].labels)<=20 else 1
-        scored = score_episodes(self.able(eps), eps, self.exp, some, batch)
+        scored = score_episodes(self.able(eps), eps, self.exp, some)
         return Part(describe_episodes(eps), some.start, scored, self.facts(eps))
 
 # %% ../nbs/31_studies.ipynb #c2814697
