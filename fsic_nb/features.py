@@ -22,7 +22,8 @@ from fastcore.basics import patch
 from PIL import Image
 from jaxtyping import Float, Num, Shaped, UInt32
 from .core import FsicError, check_number, fingerprint, hash_code, home, progress
-from .files import atomic, on_disk, read_array, read_json, try_lock, write_json
+from .files import (atomic, on_disk, open_file, read_array, read_json, try_lock,
+                           write_json)
 from .shards import run_shards
 from .backbones import Backbone, is_known, load_backbone, pick_precision
 from .pictures import file_bytes, open_rgb
@@ -396,20 +397,30 @@ class _Rows:
         np.lib.format.write_array_header_1_0(head, about)
         self.path = path
         self.head = head.getvalue()
-        self.row = math.prod(shape[1:])*np.dtype(dtype).itemsize
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.row = math.prod(shape[1:])*self.dtype.itemsize
 
     def size(self, n): return len(self.head)+n*self.row
-    def has(self, n): return self.path.exists() and self.path.stat().st_size>=self.size(n)
+    def count(self):
+        "Count the whole rows that are there; a file of something else has none."
+        try:
+            with open_file(self.path) as f: same = f.read(len(self.head))==self.head
+        except FsicError: return 0
+        rows = (self.path.stat().st_size-len(self.head))//self.row
+        return min(max(rows, 0), self.shape[0]) if same else 0
+    def read(self, n):
+        return np.memmap(self.path, self.dtype, 'r', len(self.head), (n, *self.shape[1:]))
     def open(self, n):
         "Keep `n` rows and append from there."
         self.file = open(self.path, 'r+b' if n else 'w+b')
         self.file.write(self.head)
         self.file.truncate(self.size(n))
         self.file.seek(0, os.SEEK_END)
-    def add(self, a): self.file.write(np.ascontiguousarray(a).data)
-    def flush(self):
-        self.file.flush()
-        os.fsync(self.file.fileno())
+    def add(self, a):
+        self.file.write(np.ascontiguousarray(a).data)
+        self.file.flush()               # what the system has is not lost with this process
+    def sync(self): os.fsync(self.file.fileno())
     def close(self): self.file.close()
 
 # %% ../nbs/04b_features.ipynb #8561e11d
@@ -430,11 +441,14 @@ def _files(part, meta, packing)->tuple:
             _Rows(part/'means.npy', (n, meta['channels']), np.float32),
             _Rows(part/'sums.npy', (n, 2), np.uint32))
 
-def _done(part, files, bs)->int:
-    "Return how many rows an earlier run left in `part`: a whole number of batches."
-    try: done = read_json(part/'progress.json', dict[str, int])['done']
-    except (FsicError, KeyError): return 0
-    return done if done%bs==0 and all(o.has(done) for o in files) else 0
+def _done(files, bs)->int:
+    "Return how many rows an earlier run left whole, as their sums say: so many batches."
+    n = min(o.count() for o in files)
+    if not n: return 0
+    *tables, sums = (o.read(n) for o in files)
+    wrong = np.flatnonzero((sum_rows(*tables)!=sums).any(1))
+    if len(wrong): n = int(wrong[0])
+    return n-n%bs
 
 # %% ../nbs/04b_features.ipynb #c0b6c715
 def _fill(part, bb, task, tell):
@@ -445,32 +459,23 @@ def _fill(part, bb, task, tell):
     packing = Packing(part.parent.parent, bb.channels, **meta['pack'])
     part.mkdir(parents=True, exist_ok=True)
     files = _files(part, meta, packing)
-    done = _done(part, files, bs)
+    done = _done(files, bs)
     tell(done)
     if not done: shutil.rmtree(part)                     # whatever it holds
     part.mkdir(exist_ok=True)
     for o in files: o.open(done)
-    def save():
-        for o in files: o.flush()
-        write_json(part/'progress.json', dict(done=done))
-    saved = time.perf_counter()
+    synced = time.perf_counter()
     with (contextlib.ExitStack() as opened,
           contextlib.closing(_batches(bb, packing, todo, done, bs, meta['precision'])) as batches):
         for o in files: opened.callback(o.close)
-        try:
-            for i, *arrays in batches:
-                for o, a in zip(files, (*arrays, sum_rows(*arrays))): o.add(a)
-                tell(len(arrays[0]))
-                done = i+len(arrays[0])
-                if time.perf_counter()-saved>5:
-                    save()
-                    saved = time.perf_counter()
-        except KeyboardInterrupt:
-            save()
-            raise
-        save()
+        for _, *arrays in batches:
+            for o, a in zip(files, (*arrays, sum_rows(*arrays))): o.add(a)   # the sums come last
+            tell(len(arrays[0]))
+            if time.perf_counter()-synced>5:
+                for o in files: o.sync()
+                synced = time.perf_counter()
+        for o in files: o.sync()
     write_json(part/'meta.json', meta)
-    (part/'progress.json').unlink()
 
 # %% ../nbs/04b_features.ipynb #814d4394
 def _build(bb, task, tell=lambda n: None)->int: # images computed; -1: another process is at it

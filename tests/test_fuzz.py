@@ -222,7 +222,7 @@ def readers(base, exp, pictures, tiny):
         shutil.rmtree(next(p.parent for p in folder.glob('*/meta.json')))
         shard = next(p for p in (folder/'shards').iterdir() if p.is_dir())
         (shard/'meta.json').unlink()
-        write_json(shard/'progress.json', dict(done=4))
+        for name in ('locals', 'means', 'sums'): os.truncate(shard/f'{name}.npy', (shard/f'{name}.npy').stat().st_size-5)
         shard.rename(shard.with_name(f'.{shard.name}.part'))
     own = ImageSet(pictures, ['a', 'b'], np.eye(2, dtype=bool)[np.arange(len(pictures))%2], 'own')
     def a_split(folder):
@@ -271,7 +271,7 @@ def readers(base, exp, pictures, tiny):
         'run': Reader(a_run, read_a_run, ('about.json', 'run.json', 'last/state.json', 'best/config.json', 'best/weights.safetensors', 'best/sums.json')),
         'continued': Reader(a_run, go_on, ('about.json', 'run.json', 'last/state.json', 'last/weights.safetensors', 'last/adam.safetensors', 'last/sums.json'), writes=True),
         'log': Reader(a_run, log, ('log.jsonl',), writes=True),
-        'store': Reader(a_store, read_a_store), 'part': Reader(begun, a_store, ('progress.json', 'locals.npy'), writes=True),
+        'store': Reader(a_store, read_a_store), 'part': Reader(begun, a_store, ('sums.npy', 'locals.npy'), writes=True),
         'split': Reader(a_split, lambda f: load_split(f/'s.json')),
         'manifest': Reader(a_manifest, lambda f: read('manifest', f/'m.jsonl', negatives=True).describe()),
         'manifest again': Reader(a_manifest, lambda f: prepare_tree(own, f/'m.jsonl', 1), writes=True),
