@@ -58,6 +58,20 @@ def test_the_numbers_are_those_of_one_episode_after_the_other(exp, batch):
                 assert res[name][k][e]==pytest.approx(v[0], abs=1e-6, nan_ok=True), k
 
 
+@pytest.mark.parametrize('cuts', [(0, 1, 7), (0, 4, 5, 7), (3, 7)])
+def test_episodes_may_be_scored_in_several_calls(exp, cuts):
+    whole = evaluate(METHODS, episodes(exp), exp, n=7, batch=3)
+    for start, stop in zip(cuts, cuts[1:]):
+        part = evaluate(METHODS, episodes(exp), exp, n=stop-start, batch=3, start=start)
+        for name, r in part.items():
+            for k in set(r)-{'seconds'}: assert r[k].tobytes()==whole[name][k][start:stop].tobytes(), k
+
+
+@pytest.mark.parametrize('kw', [dict(start=-1), dict(n=0), dict(start=5, n=-2)])
+def test_no_episode_is_an_error(exp, kw):
+    with pytest.raises(FsicError, match='there is none'): evaluate(METHODS, episodes(exp), exp, **kw)
+
+
 def test_no_image_is_fetched_again_for_another_method_or_episode(exp):
     evaluate({str(i): METHODS['simpleshot'] for i in range(3)}, episodes(exp), exp, n=20, batch=2)
     # as support for its mean and as query for its direction, and one image each to see what a row looks like
