@@ -3,7 +3,7 @@ import json, os, shutil
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 import numpy as np, pytest, torch
-from fsic_nb import paired, spread, studies
+from fsic_nb import cli, paired, spread, studies
 from fsic_nb.core import FsicError
 from fsic_nb.data import ImageSet, LabelSplit
 from fsic_nb.evaluate import evaluate
@@ -153,6 +153,18 @@ def test_parts_of_a_job_array_in_any_order(toy, spec, whole, tmp_path):
     assert bytes_of(read_parts(tmp_path/'r.npz'))==bytes_of(read_parts(tmp_path/'one.npz'))==bytes_of(whole)
     other = merge_folder(tmp_path/'array', tmp_path/'o.json', 'matching', say=silent)
     assert {r['baseline'] for r in other}=={'matching'} and other[2]['diff']==0
+
+def test_the_commands_of_a_job_array(toy, tmp_path, capsys):
+    asked = dict(method='matching', shots='1,2', episodes=6, out=str(tmp_path/'s'))
+    for i in (1, 2): assert cli.fsic_evaluate(shard=f'{i}/2', **asked) is None     # a value would be the exit code
+    assert cli.fsic_merge(str(tmp_path/'s'), str(tmp_path/'r.json')) is None
+    assert cli.fsic_evaluate(**{**asked, 'out': str(tmp_path/'one.json')}) is None
+    assert no_clock(read_json(tmp_path/'r.json'))==no_clock(read_json(tmp_path/'one.json'))
+    assert (tmp_path/'r.npz').read_bytes()==(tmp_path/'one.npz').read_bytes()
+    assert 'has part 2 of 2; when all are there: fsic_merge' in capsys.readouterr().out
+    for wrong, says in ((dict(shard='3/2'), 'from 1/40 to 40/40'), (dict(shard='1/2', out='results.json'), 'needs --out, a folder')):
+        with pytest.raises(SystemExit): cli.fsic_evaluate(**{**asked, **wrong})
+        assert says in capsys.readouterr().err
 
 def test_a_missing_part_is_named(toy, tmp_path):
     for i in (1, 3): score_part([], NAMES, 'scenes', None, HOW, tmp_path/'array', (i, 3))
