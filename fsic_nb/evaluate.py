@@ -72,6 +72,7 @@ def score_episodes(
     exp,          # an `Experiment`, or anything with its `features` and `words`
     some:range,   # numbers of the episodes, one after the other
     batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images
+    cache:Cache|None=None, # what is known of images from other calls; default: nothing
 )->dict: # name -> {metric: (n,) array, 'ap' and 'positives': (n, labels), 'seconds': float}
     "Score every method on the same episodes; no number depends on which others are among them."
     keep_freed_memory()
@@ -82,7 +83,7 @@ def score_episodes(
     if not batch: batch = max(1, 1500//sum(map(len, (episodes[0].support, episodes[0].query))))
     out = {name: dict(seconds=0., scores=[], metrics={}, done=0) for name in methods}
     truth = []
-    cache = Cache(exp)                          # shared by all methods and episodes
+    cache = cache or Cache(exp)                 # shared by all methods and episodes
     for i in progress(range(0, len(some), batch), desc=f'{episodes.shots}-shot', unit='batch'):
         eps = [episodes[e] for e in some[i:i+batch]]
         n = len(eps)

@@ -12,10 +12,12 @@ __all__ = ['DEMO', 'DEMO_PHOTOS', 'choose_methods', 'draw_possible', 'demo', 'ch
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 import matplotlib
 import torch
 from .backbones import Backbone, build_network
+from .cache import Cache
 from .configs import Cell, read_cell, tuned_config
 from .core import LARGEST_SEED, FsicError, check_number, say
 from .data import ImageSet, LabelSplit
@@ -377,6 +379,11 @@ class Study:
     named:dict   # name -> run, of those that are runs
     drawn:list   # of `Episodes`
 
+    @cached_property
+    def cache(self)->Cache:
+        "Keep what is computed of an image alone for all calls of `score`."
+        return Cache(self.exp)
+
     def able(self,
         eps:Episodes, # one of `drawn`
     )->dict: # name -> method
@@ -398,7 +405,7 @@ class Study:
         some:range,   # numbers of the episodes
     )->Part:
         "Score some episodes by every method that can."
-        scored = score_episodes(self.able(eps), eps, self.exp, some)
+        scored = score_episodes(self.able(eps), eps, self.exp, some, cache=self.cache)
         return Part(describe_episodes(eps), some.start, scored, self.facts(eps))
 
 # %% ../nbs/31_studies.ipynb #c2814697
