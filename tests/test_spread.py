@@ -211,6 +211,28 @@ def test_another_evaluation_in_the_same_folder_is_refused(toy, spec, tmp_path):
         with pytest.raises(FsicError, match='holds shards of another evaluation'): evaluate_on(None, other, 20, 10, tmp_path/'s')
     assert {p.name: p.read_bytes() for p in (tmp_path/'s').iterdir()}==before
 
+def test_shards_do_not_lie_among_other_files(toy, spec, tmp_path, monkeypatch):
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine'/'notes.txt').write_text('x')
+    (tmp_path/'file').write_text('x')
+    monkeypatch.setattr(spread, 'make_spec', lambda *_: 1/0)                  # it is found out before any work
+    for out, says in (('mine', 'something else in it .notes.txt.'), ('file', 'is a file; name a folder')):
+        with pytest.raises(FsicError, match=says): score_part([], NAMES, 'scenes', None, HOW, tmp_path/out, (1, 2))
+        with pytest.raises(FsicError, match=says): evaluate_on(None, spec, 20, 10, tmp_path/out)
+    assert (tmp_path/'file').read_text()=='x' and [p.name for p in (tmp_path/'mine').iterdir()]==['notes.txt']
+
+def test_files_are_found_from_any_folder(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json('s.json', {})
+    how = Comparison([1], 4, options=studies.Options(split='s.json'))
+    said = make_spec([], NAMES, 'csv', 'mine.csv', how, silent)
+    assert said['root']==str(tmp_path/'mine.csv')
+    assert said['how']['options']['split']==str(tmp_path/'s.json')
+
+def test_a_number_of_shots_may_be_named_twice(toy, tmp_path):
+    said = make_spec([], NAMES, how=Comparison([1, 1], 4), say=silent)
+    assert [len(p) for p in evaluate_on(None, said, 4, 4, tmp_path/'s')]==[4]
+
 def test_a_shard_that_differs_from_its_twin_is_refused(spec, tmp_path):
     evaluate_on(None, spec, 20, 10, tmp_path/'s')
     [p] = read_parts(tmp_path/'s'/shard_name(1, 0, 10))
