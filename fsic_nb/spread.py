@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .core import FsicError, fingerprint, hash_code, say
 from .evaluate import check_telling
 from .files import check_out, lock, read_json, write_json
-from .paired import Part, merge_parts, read_parts, write_parts
+from .paired import About, Part, merge_parts, read_parts, write_parts
 from .protocols import Options
 from .shards import cut_range, run_shards, take_part
 from .studies import (Comparison, Study, check_results, describe_drawing, open_study,
@@ -146,7 +146,7 @@ def score_shard(
 # %% ../nbs/31b_spread.ipynb #26847207
 class _Drawn(TypedDict):
     "Declare what is said of the episodes of one number of shots."
-    about: dict[str, object]         # from `describe_episodes`
+    about: About                     # which episodes
     images: str                      # hash of names and labels
     split: dict[str, object]         # fields of `LabelSplit`
     ways: int|None                   # labels drawn for an episode; None: all
@@ -265,7 +265,7 @@ def merge_folder(
     check_results(out)
     spec = read_json(folder/'spec.json', _Spec)
     how = _read_how(spec['how'])
-    known = {e['about'].get('hash') for e in spec['episodes']}
+    known = {e['about']['hash'] for e in spec['episodes']}
     parts = read_shards(folder)
     if any(p.about['hash'] not in known for p in parts):
         raise FsicError(f'{folder}: holds shards of other episodes than its spec.json says; '

@@ -17,10 +17,13 @@ from fsic_nb.files import write_json
 from fsic_nb.model import PaperConfig
 from fsic_nb.prepare import prepare_tree
 from fsic_nb.protocols import FixedEpisodes, load_split, read_labels, read_supports
+from fsic_nb.apply import Block, read_block, to_two_bytes, write_block
+from fsic_nb.paired import Part, write_parts
 from fsic_nb.readers import NUSWIDE_NAMES, read
 from fsic_nb.runs import begin_run, load_model, open_log, read_run, resume_run
 from fsic_nb.scenes import make_scenes
 from fsic_nb.space import load_space
+from fsic_nb.spread import merge_folder
 from fsic_nb.tagger import Tagger
 from fsic_nb.tagging import Shortlist, TagForm, explain_shortlist, tag_photos
 from fsic_nb.train import Plan, Schedule, describe_training, train
@@ -266,12 +269,26 @@ def readers(base, exp, pictures, tiny):
     def a_csv(folder):
         folder.mkdir()
         (folder/'e.csv').write_text('image,tags\n'+''.join(f'{p},a;b\n' for p in pictures))
+    about = dict(hash='h', labels=['a', 'b'], shots=1, queries=2, seed=0, data='d', protocol='strict', split='s', split_hash='h', part='test')
+    results = {m: dict({k: np.arange(3.) for k in ('map', 'micro_ap', 'macro_f1', 'macro_f1_pr', 'micro_f1', 'chance')}, ap=np.ones((3, 2)), positives=np.ones((3, 2)))
+               for m in ('simpleshot', 'protonet')}
+    def some_shards(folder):
+        folder.mkdir()
+        write_parts(folder/'1shot-00000000-00000003.npz', [Part(about, 0, results)])
+        how = dict(shots=[1], episodes=3, seed=0, quick=True, baseline='simpleshot', options={}, trust=False)
+        drawn = dict(about=about, images='h', split={}, ways=None)
+        write_json(folder/'spec.json', dict(runs=[], names=[], data='scenes', root=None, how=how, store='', episodes=[drawn], checks={}))
+    def merge(folder): merge_folder(folder, base/'merged.json', say=lambda line: None)
+    def some_scores(folder):
+        folder.mkdir()
+        write_block(folder/'000000.npz', Block(['a.jpg', 'b.jpg'], to_two_bytes(np.array([[.1, .9], [.2, .3]]), True), ['', ''], np.zeros((2, 2), np.int64)))
     all_words = dict(text=a_text('w.txt', text), header=a_text('w.txt', b'30 4\n'+text), binary=a_text('w.txt', binary), gz=a_text('w.txt', gzip.compress(text)), small_gz=a_text('w.txt', gzip.compress(binary)))
     return {
         'run': Reader(a_run, read_a_run, ('about.json', 'run.json', 'last/state.json', 'best/config.json', 'best/weights.safetensors', 'best/sums.json')),
         'continued': Reader(a_run, go_on, ('about.json', 'run.json', 'last/state.json', 'last/weights.safetensors', 'last/adam.safetensors', 'last/sums.json'), writes=True),
         'log': Reader(a_run, log, ('log.jsonl',), writes=True),
         'store': Reader(a_store, read_a_store), 'part': Reader(begun, a_store, ('sums.npy', 'locals.npy'), writes=True),
+        'shards': Reader(some_shards, merge), 'scores': Reader(some_scores, lambda f: read_block(f/'000000.npz', 2, True)),
         'split': Reader(a_split, lambda f: load_split(f/'s.json')),
         'manifest': Reader(a_manifest, lambda f: read('manifest', f/'m.jsonl', negatives=True).describe()),
         'manifest again': Reader(a_manifest, lambda f: prepare_tree(own, f/'m.jsonl', 1), writes=True),
@@ -290,7 +307,7 @@ def readers(base, exp, pictures, tiny):
         **{f'dialect {d.name}': of_dialect(d) for d in DIALECTS}}
 
 def names():
-    own = ['run', 'continued', 'log', 'store', 'part', 'split', 'manifest', 'manifest again', 'manifest part', 'labels', 'supports', 'config', 'scenes', *(f'words {k}' for k in ('text', 'header', 'binary', 'gz', 'small_gz')),
+    own = ['run', 'continued', 'log', 'store', 'part', 'shards', 'scores', 'split', 'manifest', 'manifest again', 'manifest part', 'labels', 'supports', 'config', 'scenes', *(f'words {k}' for k in ('text', 'header', 'binary', 'gz', 'small_gz')),
            'tagger', 'space', 'table', 'shortlist', 'examples', 'nuswide', 'imaterialist', 'voc']
     return own+[f'dialect {d.name}' for d in DIALECTS]
 
