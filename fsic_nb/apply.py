@@ -436,7 +436,7 @@ def _method_of(folder:str, digest:str, device:str|None):
     if hash_folder(where)!=spec['method']:
         raise FsicError(f'{where}: is not what was written; delete {folder} and begin again.')
     # each thread of such a pool is torch's only one: no last bit depends on how many there are
-    with share_threads('cpu', torch.get_num_threads()) as (pool, _):
+    with share_threads('cpu', 10**6) as (pool, _):
         method = pool.submit(load_method, where, True, device).result()
     network = method.space_.network if isinstance(method, Tagger) else method.network
     if spec['network']!=f'{network.name} {network.size} {network.key}':

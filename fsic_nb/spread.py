@@ -7,7 +7,7 @@ __all__ = ['hash_method', 'make_spec', 'open_spec', 'shard_name', 'score_shard',
            'score_part', 'merge_folder']
 
 # %% ../nbs/31b_spread.ipynb #50b12371
-import functools, json, os, time, types
+import functools, inspect, json, os, time, types
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +36,7 @@ def _weights(x, seen:dict):
         for k, t in sorted(x.state_dict().items()): yield from _weights(t, seen)
         yield from _weights(getattr(x, 'cfg', None), seen)
     elif isinstance(x, types.FunctionType):
+        x = inspect.unwrap(x)              # what checks its arguments is none of its numbers
         for cell in x.__closure__ or (): yield from _weights(cell.cell_contents, seen)
         yield from _weights(x.__defaults__ or (), seen)
     elif isinstance(x, functools.partial): yield from _weights([x.func, x.args, x.keywords], seen)

@@ -99,7 +99,7 @@ def in_order(
     "Work on batches on several threads, a few ahead of what is asked for."
     left = iter(items)
     batches = iter(lambda: list(islice(left, _BATCH)), [])
-    most = torch.get_num_threads()       # so that each has one, and bits are those of one thread
+    most = 10**6                         # one for each thread: bits are those of one thread
     if quick: most = 1 if len(items)<=_BATCH else 8
     with share_threads(device, most) as (pool, k):
         ahead = deque()

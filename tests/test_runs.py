@@ -244,7 +244,7 @@ def test_a_foreign_space_names_no_network_that_is_fetched(tmp_path, monkeypatch)
     with pytest.raises(FsicError, match='asks for the network hf-hub:a/b, which would be fetched; .*--trust'): space.load_space(tmp_path/'space.safetensors')
     with pytest.raises(Opened): space.load_space(tmp_path/'space.safetensors', trust=True)
     asked = []
-    monkeypatch.setattr(sys.modules['fsic_nb.tagger'], 'load_space', lambda path, trust: asked.append(trust) or opened())
+    monkeypatch.setattr(sys.modules['fsic_nb.tagger'], 'load_space', lambda path, trust, device: asked.append(trust) or opened())
     monkeypatch.setattr(sys.modules['fsic_nb.tagger'], '_check_about', lambda *args: None)
     write_json(tmp_path/'tagger.json', dict(form='', params=Tagger().get_params(), words=[], tags=[], examples=[]))
     for trust in (False, True):
