@@ -297,5 +297,13 @@ def test_every_number_of_a_method_counts():
     assert hash_method(closing([dict(m=m)]))!=before
     assert hash_method(simpleshot(torch.zeros(3)))==hash_method(simpleshot(torch.zeros(3)))
 
+def test_a_function_that_is_wrapped_is_the_same_method():
+    import functools
+    from fsic_nb.support import simpleshot
+    method = simpleshot(torch.zeros(3))
+    @functools.wraps(method)
+    def checked(support, limit=3): return method(support)
+    assert hash_method(checked)==hash_method(method)!=hash_method(simpleshot(torch.ones(3)))
+
 def test_the_methods_of_a_study_have_hashes_of_their_own(spec):
     assert len(set(spec['checks']['methods'].values()))==3 and json.loads(json.dumps(spec))==spec
