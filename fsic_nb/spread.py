@@ -199,13 +199,13 @@ def check_folder(
     elif os.path.lexists(out): raise FsicError(f'--out {out}: is a file; name a folder.')
     check_out(out/'spec.json')
 
+# %% ../nbs/31b_spread.ipynb #94009b3a
 def read_shards(
     out:str|Path, # a folder of shards
 )->list: # of `Part`
     "Read all shards of a folder."
     return [p for f in sorted(Path(out).glob('*shot-*.npz')) for p in read_parts(f)]
 
-# %% ../nbs/31b_spread.ipynb #94009b3a
 def _left(spec:dict, span:tuple, size:int, out:Path)->list: # tasks
     "List the shards of a span of episodes of which some are not there."
     there = {(p.about['shots'], e) for p in read_shards(out) for e in range(p.start, p.stop)}
