@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .core import FsicError, fingerprint, hash_code, say
 from .evaluate import check_telling
 from .files import check_out, lock, read_json, write_json
-from .paired import About, Part, merge_parts, read_parts, write_parts
+from .paired import EpisodesSaid, Part, merge_parts, read_parts, write_parts
 from .protocols import Options
 from .shards import cut_range, run_shards, take_part
 from .studies import (Comparison, Study, check_results, describe_drawing, open_study,
@@ -147,7 +147,7 @@ def score_shard(
 # %% ../nbs/31b_spread.ipynb #26847207
 class _Drawn(TypedDict):
     "Declare what is said of the episodes of one number of shots."
-    about: About                     # which episodes
+    about: EpisodesSaid              # which episodes
     images: str                      # hash of names and labels
     split: dict[str, object]         # fields of `LabelSplit`
     ways: int|None                   # labels drawn for an episode; None: all
