@@ -11,6 +11,8 @@ from jaxtyping import install_import_hook
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'tools'))
+# as it was before any test named another one
+named_home = Path(h).absolute() if (h := os.environ.get('FSIC_HOME', '').strip()) else None
 
 # Annotations are part of what is tested: the library runs with every one of them checked, shapes of tensors included.
 # As for every type checker a whole number is a float, too. Only the commands are left out, whose annotations say how an
@@ -67,7 +69,10 @@ def bare(wheel, tmp_path_factory)->Path:
 
 @pytest.fixture(scope='session')
 def shared_home(tmp_path_factory)->Path:
-    "A cache folder of this session, empty at first, for all workers: scenes, features and runs are made by whoever needs them first."
+    """A cache folder for all workers: scenes, features and runs are made by whoever needs them first.
+
+    Where FSIC_HOME is set, as in CI, it is that folder: the notebooks' tests train and keep the same things there."""
+    if named_home: return named_home
     base = tmp_path_factory.getbasetemp()
     return (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'home'
 
