@@ -147,7 +147,9 @@ def links(cfg, stem:str)->tuple: # Colab, Binder
 def line(cfg, stem:str, needed:list)->str: # Markdown
     "The links of a notebook, and what has to be known of them."
     colab, binder = links(cfg, stem)
-    notes = [f'needs the {" and ".join(filter(None, [", ".join(needed[:-1]), needed[-1]]))} extra{"s"*(len(needed)>1)}'] if needed else []
+    *most, last = needed or ['']
+    named = f'{", ".join(most)} and {last} extras' if most else f'{last} extra'
+    notes = [f'needs the {named}'] if needed else []
     if cfg['doors_tested']!='yes': notes.append('not tested')
     return f'[Open in Colab]({colab}) · [Binder]({binder})' + (f' ({"; ".join(notes)})' if notes else '')
 
