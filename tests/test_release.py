@@ -150,7 +150,7 @@ def test_the_hooks_run_what_is_installed():
 # --- a release ------------------------------------------------------------------------------------------------------------
 
 releasing = re.search(r'^## Releasing\n(.*?)^## ', (root/'CONTRIBUTING.md').read_text(encoding='utf-8'), re.M|re.S)[1]
-blocks = [re.sub(r'^   ', '', b, flags=re.M) for b in re.findall(r'^   ```sh\n(.*?)^   ```', releasing, re.M|re.S)]
+blocks = [re.sub(r'^    ', '', b, flags=re.M) for b in re.findall(r'^    ```sh\n(.*?)^    ```', releasing, re.M|re.S)]
 
 
 def block(word): return next(b for b in blocks if word in b)
@@ -199,11 +199,14 @@ def test_both_archives_pass_twine(wheel):
 
 
 def test_no_link_of_the_description_is_lost(wheel):
-    "On the index there is no repository around it."
-    text = metadata_of(wheel).get_payload()
-    links = re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', text)
-    assert len(links)>20 and all(re.match(r'https?://|#', a or b) for a, b in links)
-    assert f"]({cfg['git_url']}/raw/{cfg['branch']}/figures/method.png)" in text and f"]({cfg['git_url']}/blob/{cfg['branch']}/SECURITY.md)" in text
+    "On the index there is no repository around it: what lies beside README.md is named in full; its code is as it was."
+    fences, address = re.compile(r'^```.*?^```$', re.M|re.S), re.compile(r'(?:\]\(|\b(?:src|srcset|href)=")([^)"\s]+)')
+    readme, text = (root/'README.md').read_text(encoding='utf-8'), metadata_of(wheel).get_payload(decode=True).decode()
+    assert fences.findall(text)==fences.findall(readme)
+    old, new = (address.findall(fences.sub('', t)) for t in (readme, text))
+    at = f"{cfg['git_url']}/{{}}/{cfg['branch']}/"
+    assert len(old)>20 and any(a.startswith('figures/') for a in old)
+    for a, b in zip(old, new, strict=True): assert b==(a if re.match(r'\w+:|#', a) else at.format('raw' if a.endswith('.png') else 'blob')+a)
 
 
 @pytest.mark.skipif(not os.environ.get('FSIC_SLOW'), reason='installs 5.5 GB, which takes minutes: FSIC_SLOW=1 runs it')
