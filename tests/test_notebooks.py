@@ -14,7 +14,7 @@ import pytest
 from execnb.nbio import read_nb
 from fastcore.docments import docments
 
-import notebooks
+import doors, notebooks
 
 root = Path(__file__).resolve().parents[1]
 lib = root/'fsic_nb'
@@ -106,6 +106,28 @@ def own_process():
     plt.close('all')
 
 
+needs = doors.Needs(root)
+
+
+class Hides:
+    "A finder of modules that finds all but some."
+    def __init__(self, finder, hidden): self.finder, self.hidden = finder, hidden
+    def __getattr__(self, name): return getattr(self.finder, name)
+    def find_spec(self, name, *args): return None if name.split('.')[0] in self.hidden else self.finder.find_spec(name, *args)
+
+
+@pytest.fixture
+def without(monkeypatch):
+    "Call it with a notebook: the optional packages that its door does not bring are as if they were not installed."
+    def hide(stem):
+        brought = set().union(*(needs.extras[e] for e in needs.extras_of(stem)))
+        hidden = {doors.module(p) for p in needs.optional-brought}
+        for name in [m for m in sys.modules if m.split('.')[0] in hidden]: monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, 'meta_path', [Hides(f, hidden) for f in sys.meta_path])
+        return hidden
+    return hide
+
+
 def said(cells)->list: # of (cell, kinds of output, words)
     "What the outputs of a notebook say, their numbers left out: those differ between processors."
     return [(c.idx_, [sorted(o.get('data', {'stream': 0})) for o in c.outputs],
@@ -122,8 +144,9 @@ def test_there_are_notebooks(): assert exporting
 
 
 @pytest.mark.parametrize('path', notebooks.notebooks(), ids=lambda p: p.stem)
-def test_notebook_on_the_library(path, own_process):
-    "Its tests hold with the exported library, and its saved outputs are fresh."
+def test_notebook_on_the_library(path, own_process, without):
+    "Its tests hold with the exported library and what its door installs, and its saved outputs are fresh."
+    without(path.stem)
     failed, module = '', exporting.get(path)
     try: fresh = notebooks.execute(path, timeout=None, source=from_library(module), around=as_in_the_notebook(module))   # pytest has its own clock
     except (notebooks.CellError, Shadowed) as e: failed = f'{e}\n(its #| export cells were imported from fsic_nb)'

@@ -1,5 +1,5 @@
 "The package: what is in the wheel, what its metadata and its face say, that it works in a bare environment with today's fastcore."
-import email, sys, tarfile, zipfile
+import email, re, sys, tarfile, zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -94,19 +94,37 @@ def test_the_metadata_lead_to_documentation_source_changes_and_issues(metadata):
 
 
 def test_placeholder_urls_stand_in_one_file():
-    "No address is invented outside settings.ini; _modidx.py is generated from it."
+    """No address is invented outside settings.ini. _modidx.py and the doors of notebooks, one of which stands in
+    README.md, are generated from it, and CITATION.cff is compared with it (tests/test_release.py)."""
     host = cfg['doc_host'].split('//')[1]
     out, failed = call('git', 'ls-files', '--cached', '--others', '--exclude-standard', cwd=root)
     if failed: pytest.skip('not a git clone')
-    files = [root/f for f in out.splitlines() if f not in ('settings.ini', 'fsic_nb/_modidx.py') and (root/f).is_file()]
-    assert [f.name for f in files if host.encode() in f.read_bytes()]==[]
+    files = [root/f for f in out.splitlines() if f not in ('settings.ini', 'fsic_nb/_modidx.py', 'CITATION.cff') and (root/f).is_file()]
+    door = re.compile(rb'\[Open in Colab\]|!git clone')
+    lines = {f.name: [l for l in f.read_bytes().splitlines() if host.encode() in l] for f in files}
+    assert [(n, l) for n, found in lines.items() for l in found if not (n.endswith(('.ipynb', 'README.md')) and door.search(l))]==[]
 
 
 # --- installed --------------------------------------------------------------------------------------------------------
 
+# Ten lines of use that need no extra.
+USE = """
+import torch, fsic_nb
+from fsic_nb import Features, Support, simpleshot
+torch.manual_seed(0)
+labels = torch.eye(3).repeat(2, 1).bool()                 # two examples of each of three labels
+directions = torch.randn(3, 64)
+def images(y): return Features(torch.randn(len(y), 49, 64)*.1 + (y.float()@directions)[:, None])
+score = simpleshot(torch.zeros(64))(Support(images(labels), labels, None))
+found = score(images(labels)).argmax(-1)
+assert (found==labels.int().argmax(-1)).all(), found
+"""
+
+
 def test_every_module_imports_with_current_fastcore(bare, tmp_path):
+    "And a method scores images; a complete installation into an empty environment is a slow test (tests/test_release.py)."
     names = [f'fsic_nb.{m[:-3]}' for m in modules if m not in ('__init__.py', '__main__.py')]
-    code = f'import importlib, fastcore, fsic_nb\nfor m in {names}: importlib.import_module(m)\nprint(fastcore.__version__, fsic_nb.__file__)'
+    code = f'import importlib, fastcore, fsic_nb\nfor m in {names}: importlib.import_module(m)\n{USE}\nprint(fastcore.__version__, fsic_nb.__file__)'
     out, failed = call(bare, '-W', 'ignore', '-c', code, cwd=tmp_path)
     assert not failed, out
     version, where = out.split()[-2:]

@@ -83,9 +83,8 @@ def is_run(cell)->bool:
 
 
 def parsed(source:str)->ast.Module:
-    "The tree of a cell; magics and shell lines are left out."
-    kept = [l for l in source.splitlines() if not l.lstrip().startswith(('%', '!'))]
-    return ast.parse('\n'.join(kept))
+    "The tree of a cell; magics and shell lines do nothing here."
+    return ast.parse(re.sub(r'^(\s*)[%!].*', r'\1pass', source, flags=re.M))
 
 
 def only_imports(cell)->bool:

@@ -3,6 +3,7 @@
     python tools/notebooks.py run [NOTEBOOK ...]   execute and save the outputs (default: all, in order)
     python tools/notebooks.py check                clean, exported, small and tidy? changes nothing
     python tools/notebooks.py readme               README.md from nbs/index.ipynb
+    python tools/notebooks.py doors                every notebook's links to Colab and Binder, and the cell that installs
 
 nbdev's own commands for the last one need Quarto; `nbdev_test` runs notebooks but saves no outputs. Hence this file.
 """
@@ -17,6 +18,8 @@ from execnb.shell import CaptureShell, format_exc
 from fastcore.xtras import working_directory
 from nbdev.clean import clean_nb
 from nbdev.process import NBProcessor
+
+import doors
 
 root = Path(__file__).resolve().parents[1]
 nbs, lib, readme = root/'nbs', root/'fsic_nb', root/'README.md'
@@ -183,10 +186,39 @@ def readme_problems():
 
 def check()->int: # the exit code
     "Print one line for every problem; change nothing."
-    found = [p for nb in notebooks() for p in notebook_problems(nb)] + list(export_problems()) + list(readme_problems())
+    found = [p for nb in notebooks() for p in notebook_problems(nb)] + list(export_problems()) + list(readme_problems()) + list(door_problems())
     for problem in found: print(problem)
     print(f'{len(notebooks())} notebooks checked, ' + (f'{len(found)} problems.' if found else 'all clean and exported.'))
     return int(bool(found))
+
+
+# --- doors --------------------------------------------------------------------------------------------------------------
+
+def with_doors()->dict: # path -> text
+    "Every notebook with its door, and what Binder reads."
+    needs, texts, every = doors.Needs(root), {}, set()
+    for path in notebooks():
+        nb, needed = read_nb(path), needs.extras_of(path.stem)
+        doors.put(nb, doors.line(needs.cfg, path.stem, needed), doors.install(needs.cfg, needed))
+        texts[path] = cleaned(nb)
+        every |= {*needed}
+    binder = doors.binder(needs.cfg, [e for e in needs.extras if e in every])
+    return texts | {root/name: text for name, text in binder.items()}
+
+
+def door_problems():
+    "Doors that are missing or not as settings.ini and the sources have it."
+    for path, text in with_doors().items():
+        if path.exists() and path.read_text(encoding='utf-8')==text: continue
+        yield f'{path.relative_to(root).as_posix()}: its door to Colab and Binder is missing or out of date; run tools/notebooks.py doors'
+
+
+def write_doors():
+    "Write all doors; what is up to date is not touched."
+    for path, text in with_doors().items():
+        path.parent.mkdir(exist_ok=True)
+        save(path, text)
+        if path.name=='postBuild': path.chmod(0o755)
 
 
 # --- readme ------------------------------------------------------------------------------------------------------------
@@ -228,9 +260,11 @@ def main():
     r.add_argument('--timeout', type=int, default=900, help='seconds a cell may take')
     commands.add_parser('check', help='report what is not clean, exported or tidy')
     commands.add_parser('readme', help='write README.md from nbs/index.ipynb')
+    commands.add_parser('doors', help='write the links to Colab and Binder, and the cell that installs')
     a = parser.parse_args()
     if a.command=='run': sys.exit(run(a.notebook or notebooks(), a.timeout))
     if a.command=='check': sys.exit(check())
+    if a.command=='doors': return write_doors()
     save(readme, as_readme(nbs/'index.ipynb'))
 
 
