@@ -44,6 +44,7 @@ def chromium(): # None if there is none
 def copied(paths:list, to:Path):
     "What notebooks read, copied to the folder `to`, and `paths` into its nbs/, without outputs: what one finds there is of this run."
     for name in ('data/splits', 'data/results', 'data/configs', 'figures'): shutil.copytree(root/name, to/name)
+    shutil.copy(root/'README.md', to)
     (to/'nbs').mkdir()
     for p in paths:
         nb = json.loads(p.read_text(encoding='utf-8'))

@@ -357,7 +357,7 @@ def figure(a):
     for ax, name in zip(axes[0], ('photograph', *(f'“{name}”' for name in PHOTOS.values()))):
         ax.set_title(name, fontsize=13, fontweight='bold', loc='center')
     drawn = io.BytesIO()
-    fig.savefig(drawn, dpi=230)
+    fig.savefig(drawn, dpi=200)
     figures.write(Image.open(drawn, formats=['PNG']).convert('RGB'), results_folder.parents[1]/'figures'/'names.png')
 
 
