@@ -27,7 +27,7 @@ state = """() => {
   if (!panel?.content?.model?.toJSON || !kernel) return {status: 'none', cells: 0, ran: 0, error: null, red: null}
   const cells = panel.content.model.toJSON().cells.map((c, i) => ({...c, i})).filter(c => c.cell_type == 'code' && String(c.source).trim())
   const bad = cells.flatMap(c => c.outputs.filter(o => o.output_type == 'error').map(o => `cell ${c.i}: ${o.ename}: ${o.evalue}`))
-  const red = cells.flatMap(c => c.outputs.filter(o => o.name == 'stderr').map(o => `cell ${c.i}, in red: ${[o.text].flat().join('').trim().slice(0, 200)}`))
+  const red = cells.flatMap(c => c.outputs.filter(o => o.name == 'stderr').map(o => `cell ${c.i}, in red: ${[o.text].flat().join('').replace(/\\s+/g, ' ').trim().slice(0, 200)}`))
   return {status: kernel.status, cells: cells.length, ran: cells.filter(c => c.execution_count).length, error: bad[0] ?? null, red: red[0] ?? null}
 }"""
 done = f"""() => {{
