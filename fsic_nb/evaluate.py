@@ -85,7 +85,7 @@ def score_episodes(
     truth = []
     cache = cache or Cache(exp)                 # shared by all methods and episodes
     for i in progress(range(0, len(some), batch), desc=f'{episodes.shots}-shot', unit='batch',
-                      leave=False):      # a table follows; it may be one of many, or within another bar
+                      leave=False):      # a table follows; it may be one of many
         eps = [episodes[e] for e in some[i:i+batch]]
         n = len(eps)
         # batches of one shape: a matrix of another one may be multiplied in another order

@@ -29,7 +29,7 @@ def _numbers(
     shape:str, # what its dimensions mean, such as 'images, channels'
 )->Float[Tensor, "..."]:
     "Return a tensor of real numbers, or raise."
-    try: t = x if isinstance(x, Tensor) else torch.as_tensor(writable(np.asarray(x, dtype=np.float32)))
+    try: t = x if isinstance(x, Tensor) else torch.as_tensor(writable(np.asarray(x, np.float32)))
     except (TypeError, ValueError, RuntimeError) as e:
         raise FsicError(f'{what}: not a table of numbers; give ({shape}).') from e
     if t.ndim<len(shape.split(', ')):
