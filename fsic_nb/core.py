@@ -8,13 +8,11 @@ __all__ = ['UNSEEN', 'LARGEST_SEED', 'printable', 'FsicError', 'friendly', 'near
            'writable', 'say', 'progress']
 
 # %% ../nbs/00_core.ipynb #9e5b4cd4
-import ast, ctypes, difflib, functools, hashlib, json, os, re, sys, warnings
+import ast, ctypes, difflib, functools, hashlib, json, os, re, sys
 from pathlib import Path
 import numpy as np
+from tqdm.auto import tqdm
 import fsic_nb
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore')   # without ipywidgets, bars are text
-    from tqdm.auto import tqdm
 
 # %% ../nbs/00_core.ipynb #2680a2f8
 # control characters, halves of pairs, marks of direction, and what takes no room
