@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 from jaxtyping import Int
 from torch import Tensor
+from .core import writable
 
 # %% ../nbs/20b_cache.ipynb #849b24e8
 def pick_rows(
@@ -93,7 +94,7 @@ class Cache:
         self.device = words.device  # everything is computed where the words are
         self.rows = dict(locals=lambda ids: store[ids].to(self.device),
                          means=lambda ids: store.mean_of(ids).to(self.device),
-                         words=lambda ids: words[torch.as_tensor(ids)])
+                         words=lambda ids: words[torch.as_tensor(writable(ids))])
         self.count = dict(locals=len(store), means=len(store), words=len(words))
         self.memory = memory
         self.left = functions*memory
@@ -125,7 +126,7 @@ def to(self:Cache,
     ids, # numbers (...)
 )->Tensor: # the same, int64
     "Move numbers to where everything is computed."
-    return torch.as_tensor(ids).to(self.device)
+    return torch.as_tensor(writable(ids)).to(self.device)
 
 @patch
 def with_gradient(self:Cache,

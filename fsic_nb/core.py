@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNSEEN', 'LARGEST_SEED', 'printable', 'FsicError', 'friendly', 'nearest', 'home', 'shipped', 'check_number', 'rng',
-           'draw_seed', 'fingerprint', 'code_without_docs', 'library_imports', 'hash_code', 'keep_freed_memory', 'say',
-           'progress']
+           'draw_seed', 'fingerprint', 'code_without_docs', 'library_imports', 'hash_code', 'keep_freed_memory',
+           'writable', 'say', 'progress']
 
 # %% ../nbs/00_core.ipynb #9e5b4cd4
 import ast, ctypes, difflib, functools, hashlib, json, os, re, sys
@@ -183,6 +183,13 @@ def keep_freed_memory():
     libc.mallopt(-4, 0)                                  # M_MMAP_MAX (malloc.h)
     libc.mallopt(-1, 2**31-1)                            # M_TRIM_THRESHOLD
 
+# %% ../nbs/00_core.ipynb #6b8f19a6
+def writable(
+    x, # an array, or anything else
+): # a copy of an array that cannot be written to; all else as it is
+    "Return what PyTorch may share memory with."
+    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable else x
+
 # %% ../nbs/00_core.ipynb #5b5264c4
 def say(
     line:object='', # what to report
@@ -197,4 +204,5 @@ def progress(
 ):
     "Show a `tqdm` bar over `it`, unless the environment says `FSIC_PROGRESS=0`."
     if 'desc' in kwargs: kwargs['desc'] = printable(kwargs['desc'])
+    if 'ipykernel' in sys.modules: kwargs.setdefault('file', sys.stdout)   # stderr is red there
     return tqdm(it, disable=os.environ.get('FSIC_PROGRESS')=='0', **kwargs)

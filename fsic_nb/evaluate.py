@@ -84,7 +84,8 @@ def score_episodes(
     out = {name: dict(seconds=0., scores=[], metrics={}, done=0) for name in methods}
     truth = []
     cache = cache or Cache(exp)                 # shared by all methods and episodes
-    for i in progress(range(0, len(some), batch), desc=f'{episodes.shots}-shot', unit='batch'):
+    for i in progress(range(0, len(some), batch), desc=f'{episodes.shots}-shot', unit='batch',
+                      leave=False):      # a table follows; it may be one of many
         eps = [episodes[e] for e in some[i:i+batch]]
         n = len(eps)
         # batches of one shape: a matrix of another one may be multiplied in another order

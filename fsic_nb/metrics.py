@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from .core import FsicError, rng
+from .core import FsicError, rng, writable
 
 # %% ../nbs/20_metrics.ipynb #512c7f6c
 def _check_weights(
@@ -20,7 +20,7 @@ def _check_weights(
     s:Float[Tensor, "*b"], # scores
 )->Float[Tensor, "*b"]: # fp64
     "Return the weights in the shape of the scores, or raise a `FsicError`."
-    w = torch.as_tensor(weights).to(s.device, torch.float64)
+    w = torch.as_tensor(writable(weights)).to(s.device, torch.float64)
     if not (w.isfinite() & (w>=0)).all():
         raise FsicError('weights: must be finite and not negative.')
     try: return w.expand_as(s)
@@ -35,8 +35,8 @@ def _check_scores(
     weights=None, # how often each score counts, broadcasts to (...)
 )->tuple[Float[Tensor, "*b"], Bool[Tensor, "*b"], Float[Tensor, "*b"]|None]:
     "Return scores (fp32 or fp64), truth and weights in one shape, or raise a `FsicError`."
-    s = torch.as_tensor(scores).detach()
-    y = torch.as_tensor(y)
+    s = torch.as_tensor(writable(scores)).detach()
+    y = torch.as_tensor(writable(y))
     shape = tuple(s.shape)
     if s.dtype in (torch.bfloat16, torch.float16):
         raise FsicError(f'scores: {s.dtype} makes ties that the model did not mean; '
@@ -101,7 +101,7 @@ def chance_level(
     empty:float=math.nan, # the value where nothing is positive
 )->Float[Tensor, "*b"]: # fp64
     "Compute the average precision that a random order has on average, in closed form."
-    P, Q = (torch.as_tensor(n, dtype=torch.float64) for n in (positives, queries))
+    P, Q = (torch.as_tensor(writable(n), dtype=torch.float64) for n in (positives, queries))
     H = torch.digamma(Q+1)+np.euler_gamma
     other = (P-1)/(Q-1).clamp(min=1)            # share of positives among the other images
     return torch.where(P>0, (other*(Q-H)+H)/Q, empty)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from .core import FsicError
+from .core import FsicError, writable
 from .embed import read_chunks
 from .names import class_prior, is_informed
 from .refine import log_mean_exp, solve_spd
@@ -52,7 +52,7 @@ def number_labels(
     if support.labels is None:
         raise FsicError(f'{what}: the support does not say which labels it holds; '
                         'make it with `load_episodes`.')
-    return torch.as_tensor(support.labels)
+    return torch.as_tensor(writable(support.labels))
 
 def number_names(
     support:Support,

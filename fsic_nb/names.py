@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from jaxtyping import Bool, Float
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
-from .core import FsicError, say
+from .core import FsicError, say, writable
 from .words import (Sentences, find_source, known_labels, label_vectors, load_words,
                            tokens)
 
@@ -96,7 +96,7 @@ class LabelWords:
         self.device = torch.device(device)
 
     def __len__(self): return len(self.names)
-    def __getitem__(self, ids): return self.table[ids]
+    def __getitem__(self, ids): return self.table[writable(ids)]
 
     @cached_property
     def known(self)->Bool[np.ndarray, "n"]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from .core import FsicError, rng
+from .core import FsicError, rng, writable
 from .named import (gram_of_known, known_shares, name_points, number_labels,
                            number_names)
 from .names import class_prior
@@ -195,7 +195,7 @@ def look_up(
     @needs_no_example
     def method(support):
         labels = number_labels(support, 'look_up')[..., None, :]
-        return lambda query: scores[torch.as_tensor(query.ids)[..., None], labels]
+        return lambda query: scores[torch.as_tensor(writable(query.ids))[..., None], labels]
     return method
 
 def chance(

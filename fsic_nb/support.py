@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from .core import FsicError
+from .core import FsicError, writable
 from .files import check_form
 from .episodes import collate
 from .names import LabelWords
@@ -29,7 +29,7 @@ def _numbers(
     shape:str, # what its dimensions mean, such as 'images, channels'
 )->Float[Tensor, "..."]:
     "Return a tensor of real numbers, or raise."
-    try: t = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x, dtype=np.float32))
+    try: t = x if isinstance(x, Tensor) else torch.as_tensor(writable(np.asarray(x, np.float32)))
     except (TypeError, ValueError, RuntimeError) as e:
         raise FsicError(f'{what}: not a table of numbers; give ({shape}).') from e
     if t.ndim<len(shape.split(', ')):
@@ -141,7 +141,7 @@ def _yes_no(
     what:str,  # its name, for the message
 )->Bool[Tensor, "..."]:
     "Return a table of yes and no, or raise."
-    try: t = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
+    try: t = y if isinstance(y, Tensor) else torch.as_tensor(writable(np.asarray(y)))
     except (TypeError, ValueError, RuntimeError) as e:
         raise FsicError(f'{what}: not a table of 0 and 1; give (images, labels).') from e
     if t.ndim<2:
@@ -238,12 +238,12 @@ def load_episodes(
     device = exp.words.device
     support = StoredFeatures(exp.features, batch.support, device, cache)
     query = StoredFeatures(exp.features, batch.query, device, cache)
-    y, y_query = (torch.as_tensor(a).to(device) for a in (batch.y, batch.y_query))
+    y, y_query = (torch.as_tensor(writable(a)).to(device) for a in (batch.y, batch.y_query))
     query.known = where_unknown(batch.known_query, y_query)
     def g():
         if not batch.support.shape[-1] and isinstance(exp.words, LabelWords):
             exp.words.must_know(batch.labels)      # without an example only they are left
-        return exp.words[torch.as_tensor(batch.labels)]
+        return exp.words[torch.as_tensor(writable(batch.labels))]
     return Support(support, y, g, batch.labels, batch.known), query, y_query
 
 # %% ../nbs/08_support.ipynb #04cfd592

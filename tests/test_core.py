@@ -1,11 +1,14 @@
 "Seeds, files that ship, names that are not known, and where results may be written."
 import os, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import fsic_nb
-from fsic_nb.core import FsicError, draw_seed, nearest, rng, say, shipped
+from fsic_nb.core import FsicError, draw_seed, nearest, rng, say, shipped, writable
+from fsic_nb.episodes import Episode
 from fsic_nb.files import check_out, read_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,3 +66,36 @@ def test_core_does_not_load_torch():
     "Commands print their options without it."
     code = "import sys, fsic_nb.core; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+
+
+@pytest.mark.filterwarnings('error')
+def test_what_cannot_be_written_to_becomes_a_tensor_without_a_warning():
+    "The labels of a data set, a row that is repeated: PyTorch would warn, in red in a notebook, and share their memory."
+    def fixed(x, *shape): return np.broadcast_to(np.asarray(x), (*shape, *np.shape(x)))
+    import torch   # not by `core`, see above
+    from fsic_nb import Features, Support, metrics
+    from fsic_nb.cache import Cache
+    from fsic_nb.named import number_labels
+    from fsic_nb.names import LabelWords
+    from fsic_nb.probes import look_up
+    from fsic_nb.support import load_episodes
+    torch.set_warn_always(True)
+    try:
+        with pytest.raises(UserWarning, match='not writable'): torch.as_tensor(fixed([1., 2.], 2))   # it can warn
+        s, y = fixed([.1, .9, .5], 2), fixed([True, False, True], 2)
+        assert metrics.average_precision(s, y, weights=fixed([1., 1., 1.], 2)).tolist()==metrics.average_precision(s.copy(), y.copy()).tolist()
+        assert metrics.chance_level(fixed(1., 2), fixed(3., 2)).shape==(2,)
+        support = Support(Features(fixed(np.ones((7, 4), np.float32), 3)), fixed([True, False], 3), torch.ones(2, 5), fixed(np.array([0, 1])))
+        assert support.y.sum()==3 and number_labels(support, 'x').tolist()==[0, 1]
+        words = LabelWords(['cat', 'dog'])
+        assert words[fixed(1, 2)].shape[0]==2
+        query = SimpleNamespace(ids=fixed(0, 2))
+        assert look_up(torch.ones(1, 2))(support)(query).shape==(2, 2)
+        f = torch.arange(6.).view(2, 3, 1)
+        store = type('Store', (), dict(__len__=lambda o: 2, __getitem__=lambda o, i: f[writable(i)], mean_of=lambda o, i: f[writable(i)].mean(-2)))()
+        exp = SimpleNamespace(features=store, words=words)
+        assert Cache(exp)(lambda x: 2*x, fixed(1, 2)).tolist()==[[[6.], [8.], [10.]]]*2
+        assert Cache(exp)(lambda x: x, fixed(1, 2), of='words').shape[0]==2
+        ep = Episode(fixed(0, 2), fixed(1, 2), fixed(0, 1), fixed(True, 2, 1), fixed(False, 2, 1), 0, 0, 2, 2)
+        assert load_episodes(exp, [ep])[2].shape==(1, 2, 1)
+    finally: torch.set_warn_always(False)

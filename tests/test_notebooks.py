@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib, matplotlib.pyplot as plt
 import pytest
+import torch
 from execnb.nbio import read_nb
 from fastcore.docments import docments
 
@@ -98,7 +99,9 @@ def own_process():
     "What a notebook changes in this process is put back: folder, path, `__main__`, matplotlib and its open figures."
     plt.close('all')                                          # of other tests in this process
     folder, path, main = os.getcwd(), sys.path[:], sys.modules['__main__']
+    torch.set_warn_always(True)                               # not only in the first notebook of a process
     yield
+    torch.set_warn_always(False)
     os.chdir(folder)
     sys.path[:], sys.modules['__main__'] = path, main
     matplotlib.use('agg')
@@ -143,6 +146,7 @@ def stale(saved, fresh):
 def test_there_are_notebooks(): assert exporting
 
 
+@pytest.mark.filterwarnings('error::UserWarning', 'error::RuntimeWarning', 'error::FutureWarning')   # red in JupyterLab
 @pytest.mark.parametrize('path', notebooks.notebooks(), ids=lambda p: p.stem)
 def test_notebook_on_the_library(path, own_process, without):
     "Its tests hold with the exported library and what its door installs, and its saved outputs are fresh."

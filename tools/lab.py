@@ -5,7 +5,8 @@
     python tools/lab.py nbs/10_embed.ipynb ...   these
     python tools/lab.py index --shots FOLDER     with a picture of every screenful
 
-It prints seconds, cells run and the first error of each notebook, and fails if there is one. JupyterLab opens a copy of
+It prints seconds, cells run and the first error of each notebook, and fails if there is one. What a cell writes in red (a
+warning, stderr) is an error, too, but the cells after it are run. JupyterLab opens a copy of
 nbs/, data/ and figures/ in a temporary folder, with settings and a workspace of its own: nothing here is changed.
 Needs a chromium, which `make` does not install (Debian: `apt install chromium`).
 
@@ -23,10 +24,11 @@ from notebooks import notebooks, root
 # Runs in the page: the state of the open notebook, from JupyterLab's own model. `ran` counts cells that have a number.
 state = """() => {
   const panel = window.jupyterapp?.shell?.currentWidget, kernel = panel?.sessionContext?.session?.kernel
-  if (!panel?.content?.model?.toJSON || !kernel) return {status: 'none', cells: 0, ran: 0, error: null}
+  if (!panel?.content?.model?.toJSON || !kernel) return {status: 'none', cells: 0, ran: 0, error: null, red: null}
   const cells = panel.content.model.toJSON().cells.map((c, i) => ({...c, i})).filter(c => c.cell_type == 'code' && String(c.source).trim())
   const bad = cells.flatMap(c => c.outputs.filter(o => o.output_type == 'error').map(o => `cell ${c.i}: ${o.ename}: ${o.evalue}`))
-  return {status: kernel.status, cells: cells.length, ran: cells.filter(c => c.execution_count).length, error: bad[0] ?? null}
+  const red = cells.flatMap(c => c.outputs.filter(o => o.name == 'stderr').map(o => `cell ${c.i}, in red: ${[o.text].flat().join('').replace(/\\s+/g, ' ').trim().slice(0, 200)}`))
+  return {status: kernel.status, cells: cells.length, ran: cells.filter(c => c.execution_count).length, error: bad[0] ?? null, red: red[0] ?? null}
 }"""
 done = f"""() => {{
   const s = ({state})()
@@ -42,6 +44,7 @@ def chromium(): # None if there is none
 def copied(paths:list, to:Path):
     "What notebooks read, copied to the folder `to`, and `paths` into its nbs/, without outputs: what one finds there is of this run."
     for name in ('data/splits', 'data/results', 'data/configs', 'figures'): shutil.copytree(root/name, to/name)
+    shutil.copy(root/'README.md', to)
     (to/'nbs').mkdir()
     for p in paths:
         nb = json.loads(p.read_text(encoding='utf-8'))
@@ -119,6 +122,7 @@ def run(
                 except TimeoutError as e: s = page.evaluate(state) | dict(error=f'not done in time: {str(e).splitlines()[0]}')
                 seconds = time.perf_counter()-start
                 if s['status'] in ('dead', 'autorestarting'): s['error'] = 'the kernel died'
+                s['error'] = s['error'] or s['red']   # a warning, or a bar on stderr
                 print(f"{p.stem:15} {seconds:6.1f} s  {s['ran']:3} of {s['cells']:3} cells  {s['error'] or 'ok'}", flush=True)
                 well, total = well and not s['error'], total+seconds
                 look(page, p.stem)

@@ -12,15 +12,18 @@ All but the last need `--root` (VOC) and `--coco` (COCO photographs), which are 
 and those of COCO that VOC trains or validates with (masked). `words` and `networks` also look at
 test labels, once, with these settings.
 """
-import argparse, copy, os, tempfile
+import argparse, copy, io, os, tempfile
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault('FSIC_PROGRESS', '0')
 import matplotlib.pyplot as plt
+import numpy as np
 import skimage
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_rgb
+from PIL import Image
 from fsic_nb.backbones import classifier, load_backbone
 from fsic_nb.core import keep_freed_memory, rng, say
 from fsic_nb.files import write_json
@@ -32,12 +35,15 @@ from fsic_nb.features import extract
 from fsic_nb.metrics import interval, paired_interval
 from fsic_nb.named import Named, evidence, fit_named, fit_space, name_points
 from fsic_nb.names import class_cosines, class_prior, class_texts
+from fsic_nb.pictures import open_rgb
 from fsic_nb.probes import ridge_around_name
 from fsic_nb.recipes import build_methods
 from fsic_nb.refine import cosines, log_mean_exp
-from fsic_nb.show import save_figure, show_image, show_places, style
+from fsic_nb.show import PALETTE, show_image, style
 from fsic_nb.support import Support, mean_prototypes
 from fsic_nb.words import load_words
+
+import figures
 
 results_folder = Path(__file__).resolve().parents[1]/'data'/'results'
 SHOTS = (0, 1, 5)
@@ -321,6 +327,15 @@ PHOTOS = {'chelsea.png': 'cat', 'coffee.png': 'coffee', 'motorcycle_left.png': '
 OTHERS = ['rocket.jpg', 'astronaut.png', 'horse.png', 'clock_motion.png', 'camera.png', 'page.png',
           'moon.png']
 
+def heat(ax, file, values, most):
+    "Lay values at places over a photograph without its colours, smoothly; `most` is full orange."
+    grey = np.asarray(open_rgb(file).convert('L').resize((448, 448)))
+    show_image(np.repeat(110+.55*grey[..., None], 3, -1).astype(np.uint8), ax, size=448)
+    strength = Image.fromarray((values/most).clamp(0, 1).numpy()).resize((448, 448), Image.BICUBIC)
+    colour = np.broadcast_to(to_rgb(PALETTE[1]), (448, 448, 3))
+    ax.imshow(np.dstack([colour, .8*np.asarray(strength).clip(0, 1)]), extent=(0, 448, 448, 0))
+
+
 @torch.inference_mode()
 def figure(a):
     "Draw where three names are seen in three photographs, without any example."
@@ -333,13 +348,17 @@ def figure(a):
     cos = class_cosines(class_texts(1000), list(PHOTOS.values()), load_words('minilm'))
     e = evidence(p[:3], class_prior(torch.as_tensor(cos)).expand(3, -1, -1), p.mean((0, 1)))
     style()
-    fig, axes = plt.subplots(3, 4, figsize=(7.4, 5.6), dpi=88)
+    fig, axes = plt.subplots(3, 4, figsize=(9, 6.9), layout='constrained')
+    fig.get_layout_engine().set(w_pad=.1, h_pad=.1)
+    most = .7*e.max().item()                # one scale for all nine
     for row, file, image in zip(axes, files, e):
-        show_image(file, row[0])
-        for ax, name, values in zip(row[1:], PHOTOS.values(), image):
-            show_places(file, values.clamp_min(0), backbone.grid, ax, title=name)
-    fig.tight_layout()
-    save_figure(fig, results_folder.parents[1]/'figures'/'names.png', 150, dpi=176)
+        show_image(file, row[0], size=448)
+        for ax, values in zip(row[1:], image): heat(ax, file, values.view(backbone.grid), most)
+    for ax, name in zip(axes[0], ('photograph', *(f'“{name}”' for name in PHOTOS.values()))):
+        ax.set_title(name, fontsize=13, fontweight='bold', loc='center')
+    drawn = io.BytesIO()
+    fig.savefig(drawn, dpi=200)
+    figures.write(Image.open(drawn, formats=['PNG']).convert('RGB'), results_folder.parents[1]/'figures'/'names.png')
 
 
 PARTS = dict(settings=settings, pseudo=pseudo, words=words, networks=networks,

@@ -3,7 +3,6 @@
     python tools/report.py
 """
 import io, os
-from collections import Counter
 from pathlib import Path
 
 os.environ['FSIC_PROGRESS'] = '0'
@@ -14,12 +13,11 @@ from fastcore.xtras import working_directory
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-import lab
+import figures, lab
 
 root = Path(__file__).resolve().parents[1]
-LIST = dict(width=760, height=530)     # the list; an opened photo is as large as it is
-OPENED = dict(width=780, height=620)
-MAX_BYTES = 150_000
+HALF = dict(width=552, height=836)     # so narrow that README's width shows its text at four fifths of its size
+SCALE = 2                              # pixels of the figure for one of a screen
 
 
 def written()->Path: # an HTML file
@@ -36,47 +34,29 @@ def written()->Path: # an HTML file
 def halves(
     page:Path, # the HTML file
 )->list: # images: the list in the light, an opened photo in the dark
-    "Look at the page, twice as sharp as a screen."
+    "Look at the page, sharper than a screen."
     images = []
     with sync_playwright() as pw:
         browser = pw.chromium.launch(executable_path=lab.chromium(), args=['--no-sandbox'])
-        for scheme, size in (('light', LIST), ('dark', OPENED)):
-            p = browser.new_page(viewport=size, device_scale_factor=2, color_scheme=scheme)
+        for scheme in ('light', 'dark'):
+            p = browser.new_page(viewport=HALF, device_scale_factor=SCALE, color_scheme=scheme)
             p.goto(page.as_uri())
-            if scheme=='dark': p.get_by_role('button', name='chelsea.png').click()
+            if scheme=='light': p.get_by_role('combobox', name='Sort').select_option('by best score')
+            else: p.get_by_role('button', name='chelsea.png').click()
+            p.mouse.move(1, 1)                 # over nothing
             p.wait_for_timeout(500)
-            what = p.locator('#photo') if scheme=='dark' else p
-            images.append(Image.open(io.BytesIO(what.screenshot()), formats=['PNG']).convert('RGB'))
+            images.append(Image.open(io.BytesIO(p.screenshot()), formats=['PNG']).convert('RGB'))
         browser.close()
     return images
 
 
-def reduced(
-    image, # an RGB image
-    flat:list, # colours of the page itself, which are kept
-    colours:int, # how many more there may be
-): # an image with a palette
-    "Reduce the colours of photographs, not those of the page around them."
-    rest = image.quantize(colours, dither=Image.Dither.NONE).getpalette()
-    palette = Image.new('P', (1, 1))
-    palette.putpalette([v for c in flat for v in c]+rest[:3*colours])
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
-
-
 def main():
-    "Write the figure with as many colours as its size allows."
+    "Write the figure: both halves side by side, without a gap, since no colour of a gap suits every page."
     left, right = halves(written())
-    both = Image.new('RGB', (left.width+right.width+48, left.height), 'white')
+    both = Image.new('RGB', (left.width+right.width, left.height))
     both.paste(left, (0, 0))
-    both.paste(right, (left.width+48, (left.height-right.height)//2))
-    flat = [c for c, _ in Counter(both.get_flattened_data()).most_common(32)]
-    both = both.resize((1760, round(1760*both.height/both.width)), Image.LANCZOS)
-    for colours in (224, 160, 128, 96, 64, 48, 32):
-        data = io.BytesIO()
-        reduced(both, flat, colours).save(data, 'PNG', optimize=True)
-        if len(data.getvalue())<=MAX_BYTES: break
-    (root/'figures'/'report.png').write_bytes(data.getvalue())
-    print(f'report.png: {len(data.getvalue())/1000:.0f} kB, {colours} colours')
+    both.paste(right, (left.width, 0))
+    figures.write(both, root/'figures'/'report.png')
 
 
 if __name__=='__main__': main()
