@@ -147,7 +147,7 @@ def write_pages(out)->list: # navigation
     data = [{t: write(f'data/{slug(t)}.md', relink(s, 'data/README.md', f'data/{slug(t)}.md'))} for t, s in sections.items()]
     links = '\n'.join(f'- [{t}]({slug(t)}.md)' for t in sections)
     data.insert(0, {'Overview': write('data/index.md', relink(intro, 'data/README.md', 'data/index.md') + f'\n{links}\n')})
-    story = dict(modules=modules, figures=[(page_name(p.stem), title_of(p), thumbnails(text)) for p, text in texts.items()])
+    story = dict(modules=modules, parts=[('Overview', ['overview']), *((f'Part {n}: {what}', stems) for n, what, stems in parts())], figures=[(page_name(p.stem), title_of(p), thumbnails(text)) for p, text in texts.items()])
     for name, text in pages(story, relink).items(): write(f'{name}.md', figures(text))
     return navigation(modules, data)
 

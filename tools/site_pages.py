@@ -78,10 +78,13 @@ def names_table(story, *names)->str:
 
 def gallery(story)->str:
     "Every figure of every notebook, small, with a link to its place."
-    def card(page, f):
-        return f'<figure markdown="span">\n[![{f["alt"]}]({f["src"]}){{loading=lazy}}]({page}.md#{f["id"]})\n<figcaption markdown="span">{f["caption"]}</figcaption>\n</figure>'
-    return '\n\n'.join(f'## [{title}]({page}.md)\n\n<div class="gallery" markdown="1">\n' + '\n\n'.join(card(page, f) for f in found) + '\n</div>'
-                       for page, title, found in story['figures'] if found)
+    def card(page, title, f):
+        return (f'<figure markdown="span">\n[![{f["alt"]}]({f["src"]}){{loading=lazy}}]({page}.md#{f["id"]})\n'
+                f'<figcaption markdown="span">**[{title}]({page}.md#{f["id"]})** {f["caption"]}</figcaption>\n</figure>')
+    def part(head, stems):
+        cards = [card(page, title, f) for page, title, found in story['figures'] if page in stems for f in found]
+        return f'## {head}\n\n<div class="gallery" markdown="1">\n' + '\n\n'.join(cards) + '\n</div>' if cards else ''
+    return '\n\n'.join(part(head, stems) for head, stems in story['parts'])
 
 
 def reference(entry, key)->str: # BibTeX
