@@ -9,6 +9,7 @@ import argparse, html, json, posixpath, re, shutil, subprocess, sys
 from base64 import b64decode
 from functools import cache
 from html.parser import HTMLParser
+from itertools import groupby
 from pathlib import Path
 from string import ascii_letters
 from unicodedata import lookup
@@ -183,9 +184,10 @@ def letter(m)->str:
 
 def formula(tex, display='inline')->str: # MathML
     "A formula that browsers show without a program."
-    out = convert(re.sub(r'\\arg\b', r'\\operatorname{arg}', tex), display=display)
+    known = re.sub(r'\\arg\b', r'\\operatorname{arg}', tex).replace(r'\|', '‖')   # what the converter does not know, or not after \Big
+    out = convert(known, display=display)
     out = re.sub(rf'<mi mathvariant="({"|".join(letters)})">(.)</mi>', letter, out)
-    if left := re.search(r'\\\w+', out): raise DocsError(f'{left[0]} in {tex!r} cannot be shown as MathML')
+    if left := re.search(r'\\(\w+|.)', out): raise DocsError(f'{left[0]} in {tex!r} cannot be shown as MathML')
     return out
 
 
@@ -195,9 +197,16 @@ def mathml(page)->str:
     return re.sub(tex, one, page, flags=re.S)
 
 
-def readable(page)->dict: # formula as it is written -> as it is read
-    "What the search index has instead of the formulas of a page."
-    return {raw: html.escape(re.sub(r'<.*?>', '', formula(html.unescape(raw)[2:-2])), quote=False) for _, raw in re.findall(tex, page, flags=re.S)}
+def index_as_read(site):
+    "Give the search index of `site` formulas as one reads them; Zensical leaves them as they are written."
+    index = json.loads((site/'search.json').read_text(encoding='utf-8'))
+    def one_line(raw): return ' '.join(raw.split())
+    def read(raw): return html.escape(html.unescape(re.sub(r'<.*?>', '', formula(html.unescape(raw)[2:-2]))), quote=False)
+    for page, items in groupby(index['items'], lambda i: i['location'].partition('#')[0]):
+        words = {one_line(raw): read(raw) for _, raw in re.findall(tex, (site/page).read_text(encoding='utf-8'), flags=re.S)}
+        if words: pattern = re.compile('|'.join(re.sub(r'(\\ )+', r'\\s+', re.escape(raw)) for raw in words))
+        for item in items if words else []: item |= {k: pattern.sub(lambda m: words[one_line(m[0])], item[k]) for k in ('title', 'text')}
+    (site/'search.json').write_text(json.dumps(index, ensure_ascii=False), encoding='utf-8')
 
 
 class Page(HTMLParser):
@@ -216,17 +225,18 @@ class Page(HTMLParser):
 
 def problems(site)->list: # sentences
     "Broken links and anchors, pictures without alt text, and what a page would load from elsewhere."
-    pages, found = {p: Page(p.read_text(encoding='utf-8')) for p in sorted(site.rglob('*.html')) if p.name!='404.html'}, []
-    for path, page in pages.items():
-        where = path.relative_to(site).as_posix()
+    files = {p.relative_to(site).as_posix() for p in site.rglob('*') if p.is_file()}
+    pages = {f: Page((site/f).read_text(encoding='utf-8')) for f in sorted(files) if f.endswith('.html') and f!='404.html'}
+    found = []
+    for where, page in pages.items():
         found += [f'{where}: {src} has no alt text; write *Figure: ...* after it' for src, alt in page.images if not alt]
         for loads, link in page.links:
             if loads and re.match(r'(https?:)?//', link): found.append(f'{where}: loads {link} from elsewhere; the site must work offline')
             if re.match(r'(\w+:|//)', link): continue
             file, _, anchor = unquote(link).partition('#')
-            to = (path.parent/file).resolve() if file else path
-            if to.is_dir(): to /= 'index.html'
-            if not to.exists(): found.append(f'{where}: {link} leads nowhere')
+            to = posixpath.normpath(posixpath.join(posixpath.dirname(where), file)) if file else where
+            if to not in files: to = posixpath.normpath(posixpath.join(to, 'index.html'))   # a folder's own page
+            if to not in files: found.append(f'{where}: {link} leads nowhere')
             elif anchor and to in pages and anchor not in pages[to].ids: found.append(f'{where}: {link} names no anchor of that page')
     return found
 
@@ -241,14 +251,8 @@ def build(out):
     (out/'mkdocs.yml').write_text(f'{settings}\ndocs_dir: pages\nsite_dir: html\nnav: {json.dumps(nav)}\n', encoding='utf-8')
     run = subprocess.run([sys.executable, '-m', 'zensical', 'build', '--strict', '-f', out/'mkdocs.yml'], capture_output=True, text=True)
     if run.returncode: raise DocsError(re.sub(r'\x1b\[[\d;]*m', '', run.stdout+run.stderr).split('Traceback')[0])   # without colours
-    index = json.loads((out/'html'/'search.json').read_text(encoding='utf-8'))
-    for p in (out/'html').rglob('*.html'):
-        page = p.read_text(encoding='utf-8')
-        p.write_text(mathml(page), encoding='utf-8')
-        here = [i for i in index['items'] if i['location'].partition('#')[0]==p.relative_to(out/'html').as_posix()]
-        for raw, words in readable(page).items():
-            for i in here: i |= {k: i[k].replace(raw, words) for k in ('title', 'text')}
-    (out/'html'/'search.json').write_text(json.dumps(index, ensure_ascii=False), encoding='utf-8')
+    index_as_read(out/'html')
+    for p in (out/'html').rglob('*.html'): p.write_text(mathml(p.read_text(encoding='utf-8')), encoding='utf-8')
     if found := problems(out/'html'): raise DocsError('\n'.join(found))
 
 
