@@ -61,15 +61,15 @@ def test_every_figure_is_on_the_site_with_caption_and_alt_text(site):
 
 
 def test_nothing_is_left_of_markdown_and_tex(site):
-    "No sign of a source is read as text: not in words, formulas, captions, alt texts or what is searched."
-    def left(text, *more): return [f'{text[max(m.start()-30, 0):m.end()+30]!r}' for sign in (r'\\(?!\S*</code>)', *more) for m in re.finditer(sign, text)]
+    "No sign of a source is read as text: not in words, formulas, captions, alt texts, names or what is searched."
+    def left(text, *signs): return [text[max(m.start()-30, 0):m.end()+30] for m in re.finditer('|'.join(signs), text)]
     for p in sorted((site/'html').rglob('*.html')):
-        whole = p.read_text(encoding='utf-8')
-        text = re.sub(r'<(script|code|style).*?</\1>', '', whole, flags=re.S)
-        assert not left(text, r'\$\$', r'\*Figure', '{#', r'{\.', 'mathvariant="script"', 'site: '), p.name
-        if p.parent.name!='source': assert not left(whole, r'[a-zA-Z]\\_'), p.name
+        names = re.sub(r'<(script|pre|style).*?</\1>', '', p.read_text(encoding='utf-8'), flags=re.S)   # with those set as code
+        assert not left(names, r'\w\\_'), p.name
+        words = re.sub(r'<code.*?</code>', '', names, flags=re.S)
+        assert not left(words, r'\\', r'\$\$', r'\*Figure', '{#', r'{\.', 'mathvariant="script"', '<!-- site'), p.name
     for item in json.loads((site/'html'/'search.json').read_text(encoding='utf-8'))['items']:
-        assert not left(re.sub(r'<code>.*?</code>', '', item['title']+item['text'], flags=re.S), '&amp;#'), item['location']
+        assert not left(re.sub(r'<code>.*?</code>', '', item['title']+item['text'], flags=re.S), r'\\', '&amp;#'), item['location']
     assert page(site, '12_lcm.html').count('<math')>20 and 'ℓ' in html.unescape(page(site, '12_lcm.html'))
 
 
@@ -132,7 +132,7 @@ def test_what_to_cite_is_what_the_citation_file_says(site):
 
 def test_commands_of_the_pages_are_those_that_are_tested():
     "README's commands run in tests/test_readme.py; docs/ repeats some of them."
-    def commands(text): return {re.sub(r'\s+#.*', '', l) for l in re.findall(r'^fsic_.*$', text, re.M)}
+    def commands(text): return {re.sub(r'\s+#.*', '', l) for block in re.findall(r'^```sh\n(.*?)^```', text, re.M|re.S) for l in block.splitlines() if l.startswith('fsic_')}
     known = commands((root/'README.md').read_text(encoding='utf-8')) | {'fsic_tag --help', 'fsic_demo --quick'}
     assert not {c for p in site_pages.docs.glob('*.md') for c in commands(p.read_text(encoding='utf-8'))} - known
 
