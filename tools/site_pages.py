@@ -100,12 +100,15 @@ def reference(entry, key)->str: # BibTeX
     return f'@{kind}{{{key},\n' + ',\n'.join(f'  {k} = {{{v}}}' for k, v in fields.items() if v) + '\n}'
 
 
+def sentence(text)->str: return text[:1].upper() + text[1:]
+
+
 def citation(story, what='software')->str:
     "BibTeX of the software, or of the works that it builds on."
     cff = yaml.safe_load((root/'CITATION.cff').read_text(encoding='utf-8'))
     if what=='software': return f'````bibtex\n{reference(cff, "fsic_nb")}\n````'
     def key(e): return re.sub(r'\W', '', e['authors'][0].get('family-names', 'anon').lower()) + f'{e["year"]}' + re.sub(r'\W.*', '', e['title'].lower())
-    return '\n\n'.join(f'{e.get("scope", "").capitalize()}:\n\n````bibtex\n{reference(e, key(e))}\n````' for e in cff.get('references', []))
+    return '\n\n'.join(f'{sentence(e.get("scope", e["type"]))}:\n\n````bibtex\n{reference(e, key(e))}\n````' for e in cff.get('references', []))
 
 
 def sources(story)->str:
