@@ -9,7 +9,7 @@ import pytest
 from execnb.nbio import read_nb
 from fastcore.docments import docments
 
-import api_docs, build_docs, notebooks, site_pages
+import api_docs, build_docs, notebooks, site_pages, sizes
 from build_docs import page_name
 
 root = Path(__file__).resolve().parents[1]
@@ -96,6 +96,12 @@ def test_every_extra_has_a_row_with_its_size(site):
         assert re.search(rf'<td><code>{re.escape(command)}</code></td>\s*<td>.{{20,}}</td>\s*<td>(\d[\d.]* [GM]B|under 1 MB)</td>', text), name
 
 
+def test_sizes_count_what_a_package_requires_and_extras_only_when_asked():
+    here = sizes.megabytes(['jinja2'])
+    assert set(here)=={'jinja2', 'markupsafe'} and all(mb>0 for mb in here.values())
+    assert 'pillow' not in sizes.megabytes(['pandas']) and set(sizes.megabytes(['jinja2[i18n]']))>set(here)
+
+
 def test_an_extra_or_module_without_a_place_stops_the_build(monkeypatch):
     monkeypatch.setattr(site_pages, 'extras', lambda: {'new': []})
     with pytest.raises(build_docs.DocsError, match='docs/extras.json: say what the extra new is for'): site_pages.extras_table({})
@@ -105,6 +111,7 @@ def test_an_extra_or_module_without_a_place_stops_the_build(monkeypatch):
 
 def test_every_public_name_is_listed_by_task(site):
     text = page(site, 'names.html')
+    assert '<td></td>' not in text
     assert not [n for m in modules.values() for n in m.public if text.count(f'href="api/{m.name}.html#{n}"')!=1]
 
 

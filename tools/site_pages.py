@@ -67,8 +67,12 @@ def names_table(story, *names)->str:
     "The public names of some modules, with the first line of their docstrings."
     known = {m.name: m for m in story['modules']}
     if gone := [n for n in names if n not in known]: raise DocsError(f'docs/names.md: {gone[0]} is no module with public names')
-    def what(m, o): return (ast.get_docstring(o) or '').split('\n')[0] if hasattr(o, 'body') else m.comments.get(o.lineno, '')
-    def row(m, name, o): return f'| [`{name}`](api/{m.name}.md#{name}) | {plain(what(m, o))} |'
+    def value(m, o):   # of a constant: its first line, and the comment there
+        first, *more = ast.unparse(o.value).split('\n')
+        short = first if len(first)<60 and not more else first[:57]+'...'
+        return ' '.join([f'`{short}`' if '`' not in short else '', plain(m.comments.get(o.lineno, ''))])
+    def what(m, o): return plain((ast.get_docstring(o) or '').split('\n')[0]) if hasattr(o, 'body') else value(m, o)
+    def row(m, name, o): return f'| [`{name}`](api/{m.name}.md#{name}) | {what(m, o)} |'
     def table(m):
         notebook, _ = m.cell(len(m.lines))
         head = f'**[fsic_nb.{m.name}](api/{m.name}.md)**, from [{notebook}]({notebook}.md)\n\n| name | what |\n|---|---|\n'
