@@ -79,7 +79,7 @@ def figures(text)->str:
         plain = re.sub(r'[`*$\\\[\]"]|\(\S+\.md\S*\)', '', caption)
         first, *more = re.split(r'(?<=\.) ', plain)
         alt = alt or ' '.join([first, *more[:len(first)<30]]).rstrip('.')   # a very short sentence needs the next one
-        return f'<figure markdown="span" id="{anchor(src)}">\n![{alt[:1].upper()+alt[1:]}]({src})\n<figcaption markdown="span">{caption[:1].upper()+caption[1:]}</figcaption>\n</figure>'
+        return f'<figure markdown="span">\n![{alt[:1].upper()+alt[1:]}]({src}){{#{anchor(src)}}}\n<figcaption markdown="span">{caption[:1].upper()+caption[1:]}</figcaption>\n</figure>'
     return re.sub(r'^!\[([^\]]*)\]\(([^)]+)\)\n\n\*Figure: (.+)\*$', figure, text, flags=re.M)
 
 
@@ -88,9 +88,9 @@ def anchor(src)->str: return 'fig-' + slug(Path(src).stem)
 
 def thumbnails(text)->list: # for each figure of a page: its anchor, file, alt text and the caption's first sentence
     "What the gallery shows of a page."
-    found = re.findall(r'<figure markdown="span" id="(.+?)">\n!\[(.*)\]\((.+?)\)\n<figcaption markdown="span">(.*)</figcaption>', text)
+    found = re.findall(r'<figure markdown="span">\n!\[(.*)\]\((.+?)\){#(.+?)}\n<figcaption markdown="span">(.*)</figcaption>', text)
     def first(caption): return re.split(r'(?<=[.!?]) (?=[A-Z])', re.sub(r'\[([^\]]+)\]\([^)]+\)', r'\1', caption))[0]
-    return [dict(id=i, alt=alt, src=src, caption=first(caption)) for i, alt, src, caption in found]
+    return [dict(id=i, alt=alt, src=src, caption=first(caption)) for alt, src, i, caption in found]
 
 
 def code_cell(cell, name, folder, defs)->list: # blocks of Markdown
