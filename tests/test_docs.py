@@ -3,12 +3,14 @@ import html, importlib, inspect, json, os, re, shutil, subprocess, sys, threadin
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 from execnb.nbio import read_nb
 from fastcore.docments import docments
 
-import api_docs, build_docs, notebooks
+import api_docs, build_docs, notebooks, site_pages, sizes
+from build_docs import page_name
 
 root = Path(__file__).resolve().parents[1]
 modules = {m.name: m for p in sorted((root/'fsic_nb').glob('*.py')) if (m := api_docs.Module(p)).public}
@@ -35,17 +37,17 @@ def test_every_notebook_has_its_place_in_the_story():
 
 
 def test_pages_for_notebooks_modules_and_data_sets(site):
-    want = [p.stem for p in notebooks.notebooks()] + [f'api/{m}' for m in modules] + [f'data/{build_docs.slug(t)}' for t in build_docs.datasets()[1]]
+    want = [page_name(p.stem) for p in notebooks.notebooks()] + [f'api/{m}' for m in modules] + [f'data/{build_docs.slug(t)}' for t in build_docs.datasets()[1]]
     missing = [w for w in want if not (site/'html'/f'{w}.html').exists()]
     assert not missing
-    nav = page(site, 'index.html')
-    assert not [w for w in want if f'href="./{w}.html"' not in nav and w!='index']
+    nav = page(site, 'install.html')
+    assert not [w for w in want if f'href="./{w}.html"' not in nav]
 
 
 def test_results_are_the_same_everywhere(site):
-    "The numbers of the result tables: README, first page and saved outputs of nbs/index.ipynb."
+    "The numbers of the result tables: README, its page and saved outputs of nbs/index.ipynb."
     outputs = ''.join(build_docs.shown(o) for c in read_nb(root/'nbs'/'index.ipynb').cells for o in c.get('outputs', []))
-    numbers, readme, first = re.findall(r'\d+\.\d ± \d+\.\d', outputs), (root/'README.md').read_text(encoding='utf-8'), page(site, 'index.html')
+    numbers, readme, first = re.findall(r'\d+\.\d ± \d+\.\d', outputs), (root/'README.md').read_text(encoding='utf-8'), page(site, 'overview.html')
     assert len(numbers)>10 and all(n in readme and n in first for n in numbers)
 
 
@@ -53,23 +55,93 @@ def test_every_figure_is_on_the_site_with_caption_and_alt_text(site):
     for p in notebooks.notebooks():
         cells = [c for c in notebooks.directives(read_nb(p)).cells if 'hide' not in c.get('directives_', {})]
         n = sum('image/png' in o.get('data', {}) for c in cells for o in c.get('outputs', []))
-        html = page(site, f'{p.stem}.html')
+        html = page(site, f'{page_name(p.stem)}.html')
         assert len(re.findall(rf'<img [^>]*src="figures/{p.stem}-', html))==n
         assert html.count('<figcaption')>=n and 'alt=""' not in html
 
 
 def test_nothing_is_left_of_markdown_and_tex(site):
-    for p in sorted((site/'html').glob('*.html')):
-        text = re.sub(r'<(script|code|style).*?</\1>', '', p.read_text(encoding='utf-8'), flags=re.S)
-        for left in ('\\(', '$$', '\\frac', '*Figure', '{#', '{.', 'mathvariant="script"'): assert left not in text, (p.name, left)
+    "No sign of a source is read as text: not in words, formulas, captions, alt texts, names or what is searched."
+    def left(text, *signs): return [text[max(m.start()-30, 0):m.end()+30] for m in re.finditer('|'.join(signs), text)]
+    for p in sorted((site/'html').rglob('*.html')):
+        names = re.sub(r'<(script|pre|style).*?</\1>', '', p.read_text(encoding='utf-8'), flags=re.S)   # with those set as code
+        assert not left(names, r'\w\\_'), p.name
+        words = re.sub(r'<code.*?</code>', '', names, flags=re.S)
+        assert not left(words, r'\\', r'\$\$', r'\*Figure', '{#', r'{\.', 'mathvariant="script"', '<!-- site'), p.name
+    for item in json.loads((site/'html'/'search.json').read_text(encoding='utf-8'))['items']:
+        assert not left(re.sub(r'<code>.*?</code>', '', item['title']+item['text'], flags=re.S), r'\\', '&amp;#'), item['location']
     assert page(site, '12_lcm.html').count('<math')>20 and 'ℓ' in html.unescape(page(site, '12_lcm.html'))
 
 
 def test_the_site_is_searchable_and_works_alone(site):
     index = json.loads((site/'html'/'search.json').read_text(encoding='utf-8'))
-    assert 'leave_one_out' in json.dumps(index)
+    assert 'leave_one_out' in json.dumps(index) and 'ρjk' in json.dumps(index, ensure_ascii=False)   # a formula as one reads it
     first = page(site, 'index.html')
     for what in ('name="viewport"', 'data-md-color-scheme="slate"', 'content.code.copy'): assert what in first
+
+
+# --- the site by goal ---------------------------------------------------------------------------------------------------------
+
+def test_the_first_page_is_one_sentence_one_picture_and_three_doors(site):
+    body = re.search(r'<article.*?</article>', page(site, 'index.html'), re.S)[0]
+    assert len(re.findall('<h1', body))==len(re.findall('<img', body))==1
+    assert re.findall(r'class="door" href="(.+?)"><strong>(.+?)</strong>', body)==[
+        ('tag.html', 'Tag my images'), ('learn.html', 'Learn the method'), ('compare.html', 'Compare methods')]
+
+
+def test_every_extra_has_a_row_with_its_size(site):
+    text = html.unescape(page(site, 'install.html'))
+    for name in site_pages.extras():
+        command = f'pip install ".[{name}]"' if name else 'pip install .'
+        assert re.search(rf'<td><code>{re.escape(command)}</code></td>\s*<td>.{{20,}}</td>\s*<td>(\d[\d.]* [GM]B|under 1 MB)</td>', text), name
+
+
+def test_sizes_count_what_a_package_requires_and_extras_only_when_asked():
+    here = sizes.megabytes(['jinja2'])
+    assert set(here)=={'jinja2', 'markupsafe'} and all(mb>0 for mb in here.values())
+    assert 'pillow' not in sizes.megabytes(['pandas']) and set(sizes.megabytes(['jinja2[i18n]']))>set(here)
+
+
+def test_an_extra_or_module_without_a_place_stops_the_build(monkeypatch):
+    monkeypatch.setattr(site_pages, 'extras', lambda: {'new': []})
+    with pytest.raises(build_docs.DocsError, match='docs/extras.json: say what the extra new is for'): site_pages.extras_table({})
+    with pytest.raises(build_docs.DocsError, match='docs/names.md: .* belongs to no task'):
+        site_pages.pages(dict(modules=[*modules.values(), type('M', (), dict(name='new'))]), lambda text, *_: text)
+
+
+def test_every_public_name_is_listed_by_task(site):
+    text = page(site, 'names.html')
+    assert '<td></td>' not in text
+    assert not [n for m in modules.values() for n in m.public if text.count(f'href="api/{m.name}.html#{n}"')!=1]
+
+
+def test_the_gallery_leads_to_every_figure(site):
+    gallery = page(site, 'gallery.html')
+    for p in notebooks.notebooks():
+        there = re.findall(r'<img[^>]* id="(fig-.+?)"', page(site, f'{page_name(p.stem)}.html'))
+        assert len(there)==len(set(there)) and re.findall(rf'<a href="{page_name(p.stem)}.html#(.+?)"><img', gallery)==there
+
+
+def test_a_notebook_can_be_downloaded_and_turned_like_a_page(site):
+    for p in notebooks.notebooks():
+        assert f'href="notebooks/{p.name}"' in page(site, f'{page_name(p.stem)}.html')
+        assert (site/'html'/'notebooks'/p.name).read_bytes()==p.read_bytes()
+    text, url = page(site, '12_lcm.html'), site_pages.settings()['git_url']
+    footer = re.search('<nav class="md-footer__inner.*?</nav>', text, re.S)[0]
+    assert re.findall(r'href="\./(\w+).html"', footer)==['11_prototypes', '13_interact']
+    assert f'{url}/blob/main/nbs/12_lcm.ipynb' in text and f'{url}/blob/main/fsic_nb/lcm.py' in page(site, 'api/lcm.html')
+
+
+def test_what_to_cite_is_what_the_citation_file_says(site):
+    text = html.unescape(re.sub('<.*?>', '', page(site, 'cite.html')))
+    for want in ('@software{fsic_nb', 'arXiv:2412.13732', '10.1609/aaai.v36i3.20205', 'Yan and others', '@inproceedings{yan2022'): assert want in text
+
+
+def test_commands_of_the_pages_are_those_that_are_tested():
+    "README's commands run in tests/test_readme.py; docs/ repeats some of them."
+    def commands(text): return {re.sub(r'\s+#.*', '', l) for block in re.findall(r'^```sh\n(.*?)^```', text, re.M|re.S) for l in block.splitlines() if l.startswith('fsic_')}
+    known = commands((root/'README.md').read_text(encoding='utf-8')) | {'fsic_tag --help', 'fsic_demo --quick'}
+    assert not {c for p in site_pages.docs.glob('*.md') for c in commands(p.read_text(encoding='utf-8'))} - known
 
 
 # --- API reference ------------------------------------------------------------------------------------------------------------
@@ -119,6 +191,8 @@ def test_a_broken_link_stops_the_whole_build(tmp_path):
     "With the whole tool, on a copy of the repository without most of its notebooks."
     for name in ('tools', 'fsic_nb', 'figures', 'data'): shutil.copytree(root/name, tmp_path/name, ignore=lambda d, names: [n for n in names if Path(d, n).is_dir() and n!='splits'])
     for name in ('mkdocs.yml', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'settings.ini'): shutil.copy(root/name, tmp_path)
+    (tmp_path/'docs').mkdir()
+    for p in site_pages.docs.glob('*.md'): (tmp_path/'docs'/p.name).write_text(f'# {p.stem}\n\n<!-- site: names_table core -->\n')
     for p in (tmp_path/'fsic_nb').glob('*.py'): p.unlink() if p.stem!='core' else None
     (tmp_path/'nbs').mkdir()
     core = (root/'nbs'/'00_core.ipynb').read_text(encoding='utf-8')
@@ -153,7 +227,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 
 
 def test_formulas_that_cannot_be_shown_are_named():
-    with pytest.raises(build_docs.DocsError, match=r'\\nosuch in'): build_docs.mathml('<span class="arithmatex">\\(\\nosuch x\\)</span>')
+    for bad in (r'\nosuch', r'\text{soft\_max}'):
+        with pytest.raises(build_docs.DocsError, match=r'\\(nosuch|_max) in'): build_docs.mathml(rf'<span class="arithmatex">\({bad} x\)</span>')
     assert 'ℒ' in build_docs.mathml('<div class="arithmatex">\\[\\mathcal L\\]</div>')
 
 
@@ -186,6 +261,7 @@ def address(site):
 
 
 def test_search_dark_mode_and_anchors(browser, address):
+    from playwright.sync_api import expect
     p = browser.new_page(color_scheme='dark')
     outside = []
     p.on('request', lambda r: outside.append(r.url) if r.url.startswith('http') and not r.url.startswith(address) else None)
@@ -198,15 +274,35 @@ def test_search_dark_mode_and_anchors(browser, address):
     p.keyboard.press('Control+k')
     p.keyboard.type('leave_one_out')
     p.locator('a[href*="api/lcm.html"]:visible', has_text='leave_one_out').first.wait_for()
+    for words, right in (('own data', 'tag|50_howto|data/images-of-your-own'), ('install', 'install'), ('threshold', 'tag|50_howto|35_confidence'), ('cite', 'cite')):
+        p.keyboard.press('Control+a')
+        p.keyboard.insert_text(words)
+        first = p.locator('ol li:first-child a[href*="?h="]').first
+        expect(first, words).to_have_attribute('href', re.compile(rf'^{address}({right})\.html\?h={re.escape(quote_plus(words))}'), timeout=15_000)   # what is found first
     assert not outside
+
+
+def test_the_first_page_on_a_phone(browser, address):
+    p = browser.new_context(viewport=dict(width=390, height=844), is_mobile=True).new_page()
+    p.goto(address)
+    doors = [d.bounding_box() for d in p.locator('.door').all()]
+    assert len(doors)==3 and all(d['x']>=0 and d['width']>300 and d['y']+d['height']<=844 for d in doors)   # whole, without a touch
+    assert all(a['y']+a['height']<=b['y'] for a, b in zip(doors, doors[1:]))
+    sizes = p.evaluate('[...document.querySelectorAll("article *")].filter(e => [...e.childNodes].some(t => t.nodeType==3 && t.data.trim())).map(e => parseFloat(getComputedStyle(e).fontSize))')
+    assert len(sizes)>8 and min(sizes)>=14
+    assert p.locator('article img').evaluate('i => i.complete && i.naturalWidth>0')
 
 
 def test_no_page_is_wider_than_a_phone(browser, address, site):
     p = browser.new_context(viewport=dict(width=390, height=844), is_mobile=True).new_page()
+    cut = """[...document.querySelectorAll('math')].filter(m => { let e = m, right = m.getBoundingClientRect().right
+        if (right<=390) return false
+        while ((e = e.parentElement)) if (['auto', 'scroll'].includes(getComputedStyle(e).overflowX)) return false
+        return true }).length"""   # formulas out of the page that cannot be scrolled to
     wide = []
     for f in sorted((site/'html').glob('*.html')):
         p.goto(address+f.name)
-        if p.evaluate('document.documentElement.scrollWidth')>390: wide.append(f.name)
+        if p.evaluate('document.documentElement.scrollWidth')>390 or p.evaluate(cut): wide.append(f.name)
     assert not wide
 
 

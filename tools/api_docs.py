@@ -2,6 +2,23 @@
 import ast, html, re, tokenize
 
 
+code = re.compile(r'(^(?P<f>`{3,}).*?^(?P=f)$|`[^`\n]+`)', re.M|re.S)
+
+
+def outside_code(text, change, name=lambda c: c)->str:
+    "`text` with `change` made outside of code and `name` made of code within a line."
+    done, end = [], 0
+    for m in code.finditer(text):
+        done += [change(text[end:m.start()]), m[0] if m['f'] else name(m[0])]
+        end = m.end()
+    return ''.join(done + [change(text[end:])])
+
+
+def plain(text)->str: # Markdown
+    "Words of a docstring or comment as they stand: what Markdown would read as a sign is escaped, but in code, where a backslash would show."
+    return outside_code(text, lambda t: re.sub(r'([\\*_$|])', r'\\\1', html.escape(t, quote=False)))
+
+
 def fence(text, kind): return f'````{{.{kind}}}\n{text.rstrip()}\n````'
 
 
@@ -71,7 +88,7 @@ def signature(name, f)->str:
 def entry(module, name, o)->str: # Markdown
     "One public name: signature, docstring, docments, where it is born, its source."
     notebook, _ = module.cell(o.lineno)
-    def cells(row): return ' | '.join(f'`{c}`' if c and k<3 else c.replace('|', '\\|').replace('*', '\\*').replace('_', '\\_').replace('<', '&lt;') for k, c in enumerate(row))
+    def cells(row): return ' | '.join(f'`{c}`' if c and k<3 else plain(c) for k, c in enumerate(row))
     init = next((m for m in getattr(o, 'body', []) if isinstance(o, ast.ClassDef) and getattr(m, 'name', '')=='__init__'), None)
     f = init or o
     anchor = name.replace('_', '\\_')   # or __x__ would be read as bold
@@ -79,7 +96,7 @@ def entry(module, name, o)->str: # Markdown
     if isinstance(o, ast.Assign): blocks.append(fence('\n'.join(module.lines[o.lineno-1:min(o.end_lineno, o.lineno+11)]) + '\n# ...'*(o.end_lineno>o.lineno+11), 'python'))
     elif isinstance(f, ast.FunctionDef): blocks.append(fence(signature(name, f), 'python'))
     if not isinstance(o, ast.Assign):
-        blocks.append(html.escape(ast.get_docstring(o) or '', quote=False).replace('*', '\\*').replace('_', '\\_').replace('$', '\\$'))
+        blocks.append(plain(ast.get_docstring(o) or ''))
         rows = parameters(module, f)
         if rows: blocks.append('| parameter | type | default | what |\n|---|---|---|---|\n' + '\n'.join(f'| {cells(r)} |' for r in rows))
     where = f'[{notebook}](../{notebook}.md#def-{name.split(".")[0]})' if '.' not in name else f'[{notebook}](../{notebook}.md)'
@@ -87,6 +104,7 @@ def entry(module, name, o)->str: # Markdown
     return '\n\n'.join(blocks)
 
 
-def api_page(module)->str:
-    "The reference of one module."
-    return '\n\n'.join([f'# fsic_nb.{module.name}', f'> {ast.get_docstring(module.tree)}'] + [entry(module, n, o) for n, o in module.entries()]) + '\n'
+def api_page(module, source)->str:
+    "The reference of one module; `source` is a link to it."
+    about = f'from [{module.cell(len(module.lines))[0]}](../{module.cell(len(module.lines))[0]}.md) · {source}\n{{.links}}'
+    return '\n\n'.join([f'# fsic_nb.{module.name}', f'> {ast.get_docstring(module.tree)}', about] + [entry(module, n, o) for n, o in module.entries()]) + '\n'
