@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import first_minutes
 from conftest import call
 from fsic_nb.studies import DEMO_PHOTOS
 from test_demo import cut_voc
@@ -202,6 +203,15 @@ def test_what_a_page_says_runs(name, reader, subtests):
     with subtests.test(f'{name}: its Python'):
         if gone := [f for f in not_made if f in program(page)]: pytest.skip(f'{gone[0]} was not made, see above')
         reader.run_python(name, page)
+
+
+def test_the_first_minutes_are_those_of_commands_that_readme_names():
+    readme = (root/'README.md').read_text(encoding='utf-8')
+    measured = json.loads(first_minutes.target.read_text())
+    assert {goal: [*of] for goal, of in measured.items()}==first_minutes.GOALS
+    named = {c for of in measured.values() for c in of} - {first_minutes.NEW, 'python mine.py'}
+    assert not [c for c in named if c not in readme] and 'def dot_product' in first_minutes.comparison(readme)
+    assert '`mine.py`' in readme
 
 
 # --- the reader itself ------------------------------------------------------------------------------------------------

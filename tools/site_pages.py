@@ -42,19 +42,20 @@ def link(path, text='')->str: # Markdown
 # --- what docs/*.md ask for -----------------------------------------------------------------------------------------------
 
 def extras_table(story)->str:
-    "An extra a row: the command, what it is for, what it adds to the disk."
+    "An extra a row: the command, what it is for, what it downloads and adds to the disk."
     rows = json.loads((docs/'extras.json').read_text(encoding='utf-8'))
     if missing := extras().keys()-rows.keys(): raise DocsError(f'docs/extras.json: say what the extra {min(missing)} is for, then run tools/sizes.py')
     def size(mb): return f'{mb/1000:.1f} GB' if mb>=1000 else f'{mb} MB' if mb else 'under 1 MB'
     def command(name): return f'pip install ".[{name}]"' if name else 'pip install .'
-    lines = [f'| `{command(name)}` | {rows[name]["what"]} | {size(rows[name]["mb"])} |' for name in extras()]
-    return '| command | what for | on disk |\n|---|---|---|\n' + '\n'.join(lines)
+    lines = [f'| `{command(name)}` | {rows[name]["what"]} | {size(rows[name]["wheels"])} | {size(rows[name]["mb"])} |' for name in extras()]
+    return '| command | what for | wheels | on disk |\n|---|---|---|---|\n' + '\n'.join(lines)
 
 
 def torch_size(story)->str:
     "How much of the library's disk PyTorch takes."
     row = json.loads((docs/'extras.json').read_text(encoding='utf-8'))['']
-    return f'Of the {row["mb"]/1000:.1f} GB of the first row, {row["torch"]/1000:.1f} GB are PyTorch with its libraries for NVIDIA GPUs.'
+    return (f'Of the {row["mb"]/1000:.1f} GB of the first row, {row["torch"]/1000:.1f} GB are PyTorch with its libraries for NVIDIA GPUs '
+            f'({row["torch_wheels"]/1000:.1f} of {row["wheels"]/1000:.1f} GB to be downloaded).')
 
 
 def cpu_wheels(story)->str:
