@@ -299,7 +299,7 @@ class LasoConfig(Configuration, kind='laso'):
 
 # %% ../nbs/23_baselines.ipynb #e92cfaf6
 class Laso(nn.Module):
-    "Augment the support by learned set operations, as LaSO (Alfassi et al., CVPR 2019)."
+    "Augment the support by learned set operations, as LaSO (Alfassy et al., CVPR 2019)."
     def __init__(self, cfg:LasoConfig):
         super().__init__()
         self.cfg = cfg
