@@ -124,7 +124,8 @@ def without(monkeypatch):
     "Call it with a notebook: the optional packages that its door does not bring are as if they were not installed."
     def hide(stem):
         brought = set().union(*(needs.extras[e] for e in needs.extras_of(stem)))
-        hidden = {doors.module(p) for p in needs.optional-brought}
+        # pandas and transformers look for these two once, when they are imported, and use them from then on
+        hidden = {doors.module(p) for p in needs.optional-brought} - {'pyarrow', 'accelerate'}
         for name in [m for m in sys.modules if m.split('.')[0] in hidden]: monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr(sys, 'meta_path', [Hides(f, hidden) for f in sys.meta_path])
         return hidden
