@@ -13,6 +13,7 @@ def fsic_demo(*args, home, command=COMMAND, **kw):
 
 def numbers(path): return [{k: v for k,v in r.items() if k!='seconds'} for r in json.loads(path.read_text())]
 
+from fsic_nb import cli
 from fsic_nb.studies import DEMO
 
 @pytest.fixture(scope='module')
@@ -50,11 +51,19 @@ def test_the_same_seed_gives_the_same_numbers_from_the_cache(quick, shared_home)
 
 @pytest.mark.parametrize('args,says', [(['--data', 'voc'], 'needs --root'), (['--data', 'voc', '--root', 'nowhere'], 'nowhere'),
                                        (['--data', 'voc', '--root', '.'], 'VOC2007'), (['--data', 'coco'], '--data coco needs --root'), (['--data', 'pets'], "--data pets: use 'scenes', 'voc'")])
-def test_errors_are_one_line_and_leave_nothing(args, says, tmp_path):
+def test_errors_are_one_line_and_leave_nothing(args, says, tmp_path, monkeypatch, capsys):
     work = tmp_path/'work'; work.mkdir()
-    p = fsic_demo(*args, home=tmp_path/'home', cwd=work)
-    assert p.returncode==2 and p.stderr.startswith('error: ') and p.stderr.count('\n')==1 and says in p.stderr, p.stderr
+    monkeypatch.chdir(work)
+    monkeypatch.setenv('FSIC_HOME', str(tmp_path/'home'))
+    monkeypatch.setattr(sys, 'argv', ['fsic_demo', *args])
+    with pytest.raises(SystemExit) as e: cli.fsic_demo()
+    err = capsys.readouterr().err
+    assert e.value.code==2 and err.startswith('error: ') and err.count('\n')==1 and says in err, err
     assert not list(work.iterdir()) and not (tmp_path/'home').exists()
+
+def test_an_error_ends_the_process_with_two(tmp_path):
+    p = fsic_demo('--data', 'voc', home=tmp_path/'home', cwd=tmp_path)
+    assert p.returncode==2 and p.stderr.startswith('error: ') and p.stderr.count('\n')==1 and 'needs --root' in p.stderr, p.stderr
 
 def cut_voc(photos:Path, root:Path, most:int):
     "A copy of the photos' VOC tree with at most `most` strictly usable pictures a label: lists rewritten, files linked."

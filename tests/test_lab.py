@@ -6,8 +6,8 @@ import pytest
 import lab, notebooks
 from house import parsed
 
-# `python tools/lab.py` runs them all; here the index and the paper, below 12_lcm with its slider; where there is time, what users of photographs read
-chosen = ['index', '09_paper', *['16_named']*(os.environ.get('FSIC_SLOW')=='1')]
+# `python tools/lab.py` runs them all; here the index, below 12_lcm with its slider; where there is time, the paper and what users of photographs read
+chosen = ['index', *['09_paper', '16_named']*(os.environ.get('FSIC_SLOW')=='1')]
 
 
 def one(folder, *cells, name='one'):

@@ -184,7 +184,7 @@ def reader(bare, wheel, request, tmp_path_factory, shared_home):
     def tree(name):
         if name in ('pets', 'csv'): return own_images(folder)/dict(pets='', csv='labels.csv')[name]
         photos = request.getfixturevalue('photos')
-        if name=='voc' and not (folder/'voc').exists(): cut_voc(photos, folder/'voc', 40)
+        if name=='voc' and not (folder/'voc').exists(): cut_voc(photos, folder/'voc', 25)
         return photos/'coco' if name=='coco' else folder/'voc'
     return Reader(bare, folder, metadata_of(wheel).get_all('Provides-Extra'), tree, shared_home)
 
