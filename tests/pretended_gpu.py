@@ -104,6 +104,12 @@ def factory(f, like=False):
         return at(x, device).requires_grad_() if grad else at(x, device)
     return made
 
+def new(f):
+    "The same method, which makes tensors where the one it is called on is."
+    made = factory(f, True)
+    def method(self, *args, device=None, **kwargs): return made(self, *args, device=device or self.device, **kwargs)
+    return method
+
 def as_tensor(x, dtype=None, device=None):
     if isinstance(x, OnGpu): return to(x, *(device,)*(device is not None), **dict(dtype=dtype) if dtype else {})
     if device is None or torch.device(device).type!='cuda': return real['as_tensor'](x, dtype=dtype, device=device)
@@ -120,8 +126,7 @@ def pretended_gpu():
     with contextlib.ExitStack() as stack:
         for n in FACTORIES: stack.enter_context(patch.object(torch, n, factory(real[n])))
         for n in LIKE: stack.enter_context(patch.object(torch, n, factory(real[n], True)))
-        for n in NEW:
-            stack.enter_context(patch.object(torch.Tensor, n, factory(real_method[n], True)))
+        for n in NEW: stack.enter_context(patch.object(torch.Tensor, n, new(real_method[n])))
         for n, f in dict(as_tensor=as_tensor, tensor=tensor).items(): stack.enter_context(patch.object(torch, n, f))
         for n, f in dict(to=to, cpu=lambda x: at(x, 'cpu'), cuda=lambda x, *a, **k: at(x, GPU)).items():
             stack.enter_context(patch.object(torch.Tensor, n, f))

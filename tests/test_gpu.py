@@ -1,5 +1,8 @@
 import numpy as np, pytest, torch
 import golden
+from fsic_nb.evaluate import evaluate
+from fsic_nb.metrics import episode_metrics
+from fsic_nb.support import Support, can_score, load_episodes
 from pretended_gpu import GPU, OnGpu, pretended_gpu
 
 @pytest.fixture(autouse=True, scope='module')
@@ -20,7 +23,7 @@ def test_devices_do_not_mix(mix):
 
 def test_what_a_gpu_allows():
     c, g = both()
-    for y in (g+c[0, 1], c[0, 1]*g, g[torch.tensor([0])], g[c>0], g[[0]], g[np.array([0])], torch.where(g>0, c.sum(), 0.), torch.zeros_like(g), g.new_ones(2),
+    for y in (g+c[0, 1], c[0, 1]*g, g[torch.tensor([0])], g[c>0], g[[0]], g[np.array([0])], torch.where(g>0, c.sum(), 0.), torch.zeros_like(g), g.new_ones(2), g.new_tensor([1.]),
               torch.eye(2, device=GPU), torch.as_tensor([1], device='cuda'), c.to(g), c.to('cuda', torch.float64), g.double(), torch.nn.Linear(3, 2).to('cuda')(g)):
         assert isinstance(y, OnGpu) and y.device==GPU and y.is_cuda
     for y in (g.cpu(), g.to('cpu'), g.to(c), torch.zeros_like(g, device='cpu')): assert type(y) is torch.Tensor
@@ -51,3 +54,36 @@ def test_gradients_come_back():
     before = m[0].weight.cpu()
     torch.optim.Adam(m.parameters(), fused=True).step()
     assert not torch.equal(before, m[0].weight.cpu())
+
+
+# --- every method ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def exps(gpu): return golden.make_experiment(), golden.make_experiment(gpu)
+
+@pytest.fixture(scope='module')
+def methods(exps): return [golden.make_methods(exp) for exp in exps]
+
+def near(name): return dict(atol=5e-3 if name.startswith('refined') else 1e-4, rtol=1e-4)
+
+@pytest.mark.parametrize('name', golden.kept('scores'))
+def test_a_method_on_the_gpu(name, exps, methods):
+    "Its scores are those of the CPU, and on the GPU: with one, five and no examples, and where labels are unknown."
+    both = []
+    for exp, method in zip(exps, methods):
+        m, found = method[name], []
+        for shots in (0, 1, 5):
+            if not can_score(m, shots): continue
+            eps = exp.episodes('test', shots)
+            support, query, y = load_episodes(exp, [eps[0], eps[1]])
+            found.append(m(support)(query))
+            assert found[-1].device==exp.words.device
+            r = evaluate({'m': m}, eps, exp, n=2)['m']
+            found += [torch.from_numpy(r[k]) for k in ('map', 'micro_ap', 'ap')]
+        known = torch.from_numpy(np.random.default_rng(8).random(support.y.shape)<.6).to(support.y.device)|support.y
+        support = Support(support.x, support.y, support.g, support.labels, known)
+        query.known = known[:, :1].expand_as(y)|y
+        s = m(support)(query)
+        found += [s, torch.from_numpy(episode_metrics(s, y, weights=query.known)['map'])]
+        both.append([s.detach().cpu() for s in found])
+    for want, got in zip(*both): assert torch.allclose(got, want, equal_nan=True, **near(name))
