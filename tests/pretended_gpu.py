@@ -16,6 +16,7 @@ FACTORIES = 'empty zeros ones full arange eye tensor rand randn randint randperm
 LIKE = 'empty_like zeros_like ones_like full_like rand_like randn_like'.split()
 NEW = 'new_empty new_zeros new_ones new_full new_tensor'.split()
 JOINED = {aten.cat, aten.stack, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.index_select, aten.gather, aten.scatter}
+RESHAPES = {aten.squeeze_, aten.unsqueeze_, aten.transpose_, aten.t_}
 real = {n: getattr(torch, n) for n in (*FACTORIES, *LIKE, 'as_tensor')}
 real_method = {n: getattr(torch.Tensor, n) for n in ('to', 'cpu', 'cuda', *NEW)}
 
@@ -35,6 +36,7 @@ class OnGpu(torch.Tensor):
     def get_device(self): return 0
     def numpy(self, *args, **kwargs): raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu()")
     def __array__(self, *args, **kwargs): return self.numpy()
+    def untyped_storage(self): return self.x.untyped_storage()
     def tolist(self): return self.x.tolist()
     def __repr__(self, **kwargs): return f'OnGpu({self.x})'
 
@@ -45,8 +47,11 @@ class OnGpu(torch.Tensor):
         to = next((torch.device(a) for a in flat if isinstance(a, torch.device)), GPU)
         own = {id(a.x): a for a in flat if isinstance(a, cls)}
         flat = ['cpu' if isinstance(a, torch.device) else a.x if isinstance(a, cls) else a for a in flat]
-        args, kwargs = tree_unflatten(flat, form)
-        out = f(*args, **kwargs)
+        inner, kwargs = tree_unflatten(flat, form)
+        out = f(*inner, **kwargs)
+        if f.overloadpacket in RESHAPES:                               # the outside changes as the inside did
+            with torch._C._DisableTorchDispatch(): return f(*args, **kwargs)
+        args = inner
         if f.overloadpacket is aten.copy_: return own.get(id(args[0]), args[0])
         def back(y):
             if not isinstance(y, torch.Tensor) or to.type=='cpu': return y
@@ -61,6 +66,7 @@ def check_places(f, args, flat):
     op = f.overloadpacket
     plain = [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, OnGpu)]
     if op in (aten.copy_, aten._to_copy) or not plain: return
+    if torch._C._current_graph_task_id()>=0: return                    # what a backward pass makes itself is in the right place
     if op in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index) and isinstance(args[0], OnGpu):
         indices = [i for i in args[1] if i is not None]                # numbers of rows may be on the CPU
         plain = [a for a in plain if not any(a is i for i in indices)]

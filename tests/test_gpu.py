@@ -1,9 +1,25 @@
+"""No two devices meet: everything that follows `words.to(device)` and `--device`, on a GPU that is only pretended.
+
+The pretence is pretended_gpu.py. Each number is compared with that of the CPU; a GPU's own rounding and speed are not seen here.
+"""
+import contextlib, json
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np, pytest, torch
-import golden
+from PIL import Image
+
+import golden, tuning
+from fsic_nb import bench, finetune as fine, spread, studies
+from fsic_nb.backbones import build_network
+from fsic_nb.embed import Embed, fit_embed
 from fsic_nb.evaluate import evaluate
-from fsic_nb.metrics import episode_metrics
+from fsic_nb.metrics import average_precision, chance_level, episode_metrics, image_replicates
+from fsic_nb.studies import Comparison
 from fsic_nb.support import Support, can_score, load_episodes
+from fsic_nb.train import Plan, Schedule, train
 from pretended_gpu import GPU, OnGpu, pretended_gpu
+from test_finetune import HEAD, TINY, toy
 
 @pytest.fixture(autouse=True, scope='module')
 def gpu():
@@ -87,3 +103,88 @@ def test_a_method_on_the_gpu(name, exps, methods):
         found += [s, torch.from_numpy(episode_metrics(s, y, weights=query.known)['map'])]
         both.append([s.detach().cpu() for s in found])
     for want, got in zip(*both): assert torch.allclose(got, want, equal_nan=True, **near(name))
+
+
+# --- training ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('method', golden.LEARN)
+def test_training_on_the_gpu(method, exps, tmp_path, monkeypatch):
+    "Logs and scores of the CPU, though the run on the GPU is cut at a validation and continued."
+    want = golden.plain(golden.training(exps[0], tmp_path/'cpu', method))
+    judge = golden.validator
+    def cut(*args, **kwargs):
+        score, calls = judge(*args, **kwargs), []
+        def validate(model):
+            calls.append(0)
+            if len(calls)==2: raise KeyboardInterrupt
+            return score(model)
+        return validate
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(golden, 'validator', cut)
+        golden.training(exps[1], tmp_path/'gpu', method)
+    got = golden.training(exps[1], tmp_path/'gpu', method)
+    assert got['scores'].device==GPU
+    got['scores'] = got['scores'].cpu()
+    assert not golden.differences(golden.plain(got), want, tol=1e-3)
+
+@pytest.mark.parametrize('cfg', [golden.CONFIGS['paper-best-1'], golden.CONFIGS['refined'], golden.SWITCHES['refined, no vocabulary']], ids=str)
+def test_a_training_begins_the_same(cfg, exps, tmp_path):
+    "The first look at the images, and a step from there."
+    def run(exp, folder):
+        plan = Plan(cfg, [exp.episodes('train', 1)], Schedule(steps=1, lr=0.), lambda: cfg.initial_model(exp))
+        m = train(plan, exp, folder)
+        assert all(t.device==exp.words.device for t in m.state_dict().values())
+        return m.cpu()
+    a, b = (run(exp, tmp_path/str(i)) for i, exp in enumerate(exps))
+    for k, t in a.state_dict().items(): assert torch.allclose(b.state_dict()[k], t, atol=1e-4), k
+
+def test_a_joint_space_on_the_gpu(exps):
+    def losses(exp):
+        torch.manual_seed(0)
+        embed = Embed(golden.C, golden.W, golden.D).to(exp.words.device)
+        ids = np.arange(40)
+        y = torch.as_tensor(exp.images.labels[ids]).to(exp.words.device)
+        return fit_embed(embed, exp.features.mean_of(ids).to(exp.words.device), y, exp.words, [[0, 1, 2], [5, 6]], steps=3)
+    assert np.allclose(*map(losses, exps), atol=1e-5)
+
+def test_shards_on_the_gpu(exps, tmp_path, monkeypatch):
+    for n in ('choose_backbone', 'check_networks'): monkeypatch.setattr(studies, n, lambda *_: None)
+    def scored(exp, out):
+        monkeypatch.setattr(studies, 'prepare', lambda *_, **kw: exp)
+        spec = spread.make_spec([], ['simpleshot', 'protonet', 'chance'], how=Comparison([1], 4), say=lambda line: None)
+        assert spec['checks']['device']==str(exp.words.device)
+        spread._open_checked.cache_clear()
+        return spread.evaluate_on(None, spec, 4, 2, out)[0].results
+    want, got = (scored(exp, tmp_path/str(i)) for i, exp in enumerate(exps))
+    for n, r in want.items(): assert np.allclose(got[n]['map'], r['map'], atol=1e-5)
+
+@pytest.mark.parametrize('stage', 'lcm loo prototypes metrics evaluation training easyfsl extraction tagging'.split())
+def test_what_is_measured_on_the_gpu(stage, tmp_path):
+    rows = list(bench.STAGES[stage](bench.Bench(tmp_path, 1, True, 'cuda', bench.machine_peaks('cuda', 1, 8))))
+    assert rows and all('missing' not in r for r in rows)
+
+def test_fine_tuning_on_the_gpu(tmp_path, monkeypatch):
+    eps, words = toy(tmp_path/'toy')
+    exp = SimpleNamespace(images=eps.images, training=np.arange(8), words=words)
+    def run(device, words):
+        peers = SimpleNamespace(device=torch.device(device), num_processes=1, process_index=0, is_main_process=True,
+                                main_process_first=contextlib.nullcontext, wait_for_everyone=lambda: None)
+        monkeypatch.setattr(fine, 'processes', lambda: peers)
+        cfg = replace(TINY, head=replace(HEAD, dropout=0.))
+        loader = fine.ImageLoader(eps.images, build_network(cfg.backbone, False, cfg.size)[1], workers=1)
+        validate = fine.live_validator([eps], loader, words, np.arange(8), n=1)
+        folder = tmp_path/device
+        for steps in (1, 2): fine.finetune(Plan(cfg, [eps], Schedule(steps=2, lr=1e-3, warmup=1, every=1)), words, folder, validate=validate, how=fine.Tuning(5))
+        return [json.loads(line) for line in (folder/'log.jsonl').read_text().splitlines()]
+    want = run('cpu', words)
+    assert not golden.differences(run('cuda', words), want, tol=2e-3)
+
+def test_a_frozen_and_a_tuned_network_are_compared(exps, tmp_path, monkeypatch):
+    for k in ('EPISODES', 'LAST_EPISODES'): monkeypatch.setattr(tuning, k, 2)
+    def scored(exp, folder):
+        cfg = golden.CONFIGS['wagp']
+        plan = Plan(fine.FineTunedConfig('test_resnet', replace(cfg, dropout=0.)), [exp.episodes('train', 1)], Schedule(steps=2, lr=1e-3, every=1))
+        tuning.train_frozen(plan, exp, folder)
+        return tuning.score(tuning.stored_methods(tuning.last(plan.cfg.head, folder).to(exp.words.device), exp), exp)
+    want, got = (scored(exp, tmp_path/str(i)) for i, exp in enumerate(exps))
+    assert not golden.differences(got, want, tol=1e-3)
