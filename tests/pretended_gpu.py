@@ -44,7 +44,7 @@ class OnGpu(torch.Tensor):
     def __torch_dispatch__(cls, f, types, args=(), kwargs=None):
         flat, form = tree_flatten((args, kwargs or {}))
         check_places(f, args, flat)
-        to = next((torch.device(a) for a in flat if isinstance(a, torch.device)), GPU)
+        to = next((a for a in flat if isinstance(a, torch.device) and not in_backward()), GPU)
         own = {id(a.x): a for a in flat if isinstance(a, cls)}
         flat = ['cpu' if isinstance(a, torch.device) else a.x if isinstance(a, cls) else a for a in flat]
         inner, kwargs = tree_unflatten(flat, form)
@@ -61,12 +61,16 @@ class OnGpu(torch.Tensor):
         return tree_map(back, out)
 
 
+def in_backward():
+    "Is PyTorch in a backward pass? It takes the device of what it makes itself from below the pretence, where that is the CPU."
+    return torch._C._current_graph_task_id()>=0
+
 def check_places(f, args, flat):
     "Raise as CUDA does where an operation has tensors of both devices."
     op = f.overloadpacket
     plain = [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, OnGpu)]
     if op in (aten.copy_, aten._to_copy) or not plain: return
-    if torch._C._current_graph_task_id()>=0: return                    # what a backward pass makes itself is in the right place
+    if in_backward(): return
     if op in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index) and isinstance(args[0], OnGpu):
         indices = [i for i in args[1] if i is not None]                # numbers of rows may be on the CPU
         plain = [a for a in plain if not any(a is i for i in indices)]
