@@ -7,16 +7,18 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np, pytest, torch
-from PIL import Image
 
 import golden, tuning
-from fsic_nb import bench, finetune as fine, spread, studies
-from fsic_nb.backbones import build_network
+from fsic_nb import apply, bench, finetune as fine, show, space, spread, studies
+from fsic_nb.backbones import build_network, freeze_network
+from fsic_nb.confidence import KINDS_OF_TAG
 from fsic_nb.embed import Embed, fit_embed
 from fsic_nb.evaluate import evaluate
 from fsic_nb.metrics import average_precision, chance_level, episode_metrics, image_replicates
+from fsic_nb.refined import RefinedConfig
 from fsic_nb.studies import Comparison
-from fsic_nb.support import Support, can_score, load_episodes
+from fsic_nb.support import Features, Support, can_score, load_episodes
+from fsic_nb.tagger import Tagger
 from fsic_nb.train import Plan, Schedule, train
 from pretended_gpu import GPU, OnGpu, pretended_gpu
 from test_finetune import HEAD, TINY, toy
@@ -190,3 +192,53 @@ def test_a_frozen_and_a_tuned_network_are_compared(exps, tmp_path, monkeypatch):
         return tuning.score(tuning.stored_methods(tuning.last(plan.cfg.head, folder).to(exp.words.device), exp), exp)
     want, got = (scored(exp, tmp_path/str(i)) for i, exp in enumerate(exps))
     assert not golden.differences(got, want, tol=1e-3)
+
+
+# --- metrics, figures and tags -----------------------------------------------------------------------------------------
+
+def test_metrics_of_the_gpu_do_not_depend_on_the_order_of_equal_scores(gpu):
+    "A GPU sorts equal scores in any order: they enter together."
+    r = np.random.default_rng(0)
+    s, y, w = torch.from_numpy(r.integers(0, 4, (6, 30, 5))).float()-1, torch.from_numpy(r.random((6, 30, 5))<.3), torch.from_numpy(r.random((6, 30, 5))<.8)
+    want = episode_metrics(s, y, weights=w)
+    for at in (np.arange(30), r.permutation(30)):
+        got = episode_metrics(*(t[:, at].to(gpu) for t in (s, y)), weights=w[:, at].to(gpu))
+        for k, v in want.items(): assert np.allclose(got[k], v, atol=1e-12, equal_nan=True), k
+        assert torch.allclose(average_precision(s[:, at].mT.to(gpu), y[:, at].mT.to(gpu)).cpu(), average_precision(s.mT, y.mT), equal_nan=True, atol=1e-12)
+    query = r.integers(0, 50, (6, 30))
+    assert np.array_equal(image_replicates(s.to(gpu), y.to(gpu), query, 5), image_replicates(s, y, query, 5))
+    assert torch.equal(chance_level(y.sum(1).to(gpu), 30.).cpu(), chance_level(y.sum(1), 30.))
+
+def test_figures_of_the_gpu(exps, methods, tmp_path, monkeypatch):
+    monkeypatch.setattr(show, '_square', lambda image, size, *args: np.zeros((size, size, 3), np.uint8))
+    for n in ('show_episode', 'show_results'): monkeypatch.setattr(studies, n, lambda *args: show._Sheet(1, 1).fig)
+    monkeypatch.setattr(type(exps[1].features), 'grid', (3, 3), raising=False)
+    exp = replace(exps[1], scenes=None)
+    assert 'lcm.png' in studies.draw_figures(tmp_path, exp, methods[1]['refined'], [], exp.episodes('test', 1)[0])
+
+@pytest.fixture(scope='module')
+def photos(gpu, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    return folder, bench.write_jpegs(folder/'photos', 4, (80, 60))
+
+def test_tags_with_a_network_on_the_gpu(photos, monkeypatch):
+    "A space is made and read again, a tagger fitted, explained and applied; what is not the network stays on the CPU."
+    folder, paths = photos
+    found = {}
+    for device in ('cpu', 'cuda'):
+        torch.manual_seed(0)
+        bb = freeze_network('lite0', *build_network('lite0', False, 32), device)
+        for module in (space, apply): monkeypatch.setattr(module, 'load_backbone', lambda *args, bb=bb, **kwargs: bb)
+        space.make_space(paths, dim=8, prior=dict.fromkeys(KINDS_OF_TAG, (0.,)*4)).save(folder/f'{device}.safetensors')
+        t = Tagger(words=False)
+        t.space_ = space.load_space(folder/f'{device}.safetensors', device=device)
+        assert t.space_.encoder.proj.weight.device.type=='cpu'
+        t.fit(paths, [['a'], ['b'], ['a'], ['b']])
+        b = t.batch(list(t.read(paths[:2])), explain=True, places=True)
+        scores = apply.apply(t, None, folder/'photos', None, folder/f'scores-{device}', apply.How(device=device, places=True))
+        model = golden.make_models(dict(m=RefinedConfig(bb.channels, 5, 8)))['m']
+        f = torch.stack([r.f.float() for r in t.read(paths)])
+        y = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]]).bool()
+        scorer = apply.Scorer(model, Support(Features(f), y, torch.ones(2, 5)), ['a', 'b'], bb)
+        found[device] = [b.p, np.stack([b.places]), np.concatenate([x.p for x in scores]), scorer.batch(list(t.read(paths)), places=True).p]
+    for want, got in zip(*found.values()): assert np.allclose(got, want, atol=1e-3)
