@@ -33,6 +33,7 @@ class OnGpu(torch.Tensor):
     device = property(lambda self: GPU)
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
+    data = property(lambda self: self.detach(), lambda self, new: set_data(self, new))
     def get_device(self): return 0
     def numpy(self, *args, **kwargs): raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu()")
     def __array__(self, *args, **kwargs): return self.numpy()
@@ -60,6 +61,10 @@ class OnGpu(torch.Tensor):
             return cls(y) if same is None else same
         return tree_map(back, out)
 
+
+def set_data(self, new):
+    torch._C.TensorBase.data.__set__(self, new)
+    self.x = new.x
 
 def in_backward():
     "Is PyTorch in a backward pass? It takes the device of what it makes itself from below the pretence, where that is the CPU."
