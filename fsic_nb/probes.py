@@ -197,7 +197,8 @@ def look_up(
     @needs_no_example
     def method(support):
         labels = number_labels(support, 'look_up')[..., None, :]
-        return lambda query: scores[torch.as_tensor(writable(query.ids))[..., None], labels]
+        def found(ids): return scores[torch.as_tensor(writable(ids))[..., None], labels]
+        return lambda query: found(query.ids).to(support.y.device)   # the table stays where it is
     return method
 
 def chance(
@@ -205,7 +206,7 @@ def chance(
 )->Callable: # a method
     "Score at random, the same number for an image and a label whenever they meet."
     drawn = rng(0, 'chance').random(exp.images.labels.shape, dtype=np.float32)
-    return look_up(torch.as_tensor(drawn).to(exp.words.device)-.5)
+    return look_up(torch.as_tensor(drawn)-.5)
 
 # %% ../nbs/22b_probes.ipynb #45423dbf
 @torch.no_grad()
@@ -217,7 +218,7 @@ def cross_fit(
 )->Float[Tensor, "n N"]: # scores of all images and labels
     "Score every image by a probe that learned from all images of the other folds."
     n = len(exp.images)
-    blocks = read_chunks(exp.features, np.arange(n), exp.words.device)
+    blocks = read_chunks(exp.features, np.arange(n), encoder.proj.weight.device)
     v = torch.cat([encoder.whole(f) for f in blocks])
     z = 2*torch.tensor(exp.images.labels).to(v)-1
     unknown = exp.images.unknown
