@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 GPU = torch.device('cuda:0')
 aten = torch.ops.aten
@@ -43,24 +42,36 @@ class OnGpu(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, f, types, args=(), kwargs=None):
-        flat, form = tree_flatten((args, kwargs or {}))
-        check_places(f, args, flat)
+        flat = list(leaves((args, kwargs)))
+        check_places(f, args, [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, cls)])
         to = next((a for a in flat if isinstance(a, torch.device) and not in_backward()), GPU)
-        own = {id(a.x): a for a in flat if isinstance(a, cls)}
-        flat = ['cpu' if isinstance(a, torch.device) else a.x if isinstance(a, cls) else a for a in flat]
-        inner, kwargs = tree_unflatten(flat, form)
-        out = f(*inner, **kwargs)
+        inner = each(inside, args)
+        out = f(*inner, **each(inside, kwargs or {}))
         if f.overloadpacket in RESHAPES:                               # the outside changes as the inside did
-            with torch._C._DisableTorchDispatch(): return f(*args, **kwargs)
-        args = inner
-        if f.overloadpacket is aten.copy_: return own.get(id(args[0]), args[0])
-        def back(y):
+            with torch._C._DisableTorchDispatch(): return f(*args, **kwargs or {})
+        own = {id(a.x): a for a in flat if isinstance(a, cls)}
+        if f.overloadpacket is aten.copy_: return own.get(id(inner[0]), inner[0])
+        def outside(y):
             if not isinstance(y, torch.Tensor) or to.type=='cpu': return y
             same = own.get(id(y))
             assert same is None or same.shape==y.shape, f'{f} changes a shape in place, which is not pretended'
             return cls(y) if same is None else same
-        return tree_map(back, out)
+        return each(outside, out)
 
+
+def leaves(x):
+    "All that nested lists, tuples and dicts hold."
+    if isinstance(x, dict): x = list(x.values())
+    if not isinstance(x, (list, tuple)): yield x
+    else:
+        for y in x: yield from leaves(y)
+
+def each(f, x):
+    "The same nested lists, tuples and dicts of `f` of what they hold."
+    if isinstance(x, dict): return {k: each(f, y) for k, y in x.items()}
+    return type(x)([each(f, y) for y in x]) if type(x) in (list, tuple) else f(x)
+
+def inside(x): return x.x if isinstance(x, OnGpu) else 'cpu' if isinstance(x, torch.device) else x
 
 def set_data(self, new):
     torch._C.TensorBase.data.__set__(self, new)
@@ -70,12 +81,10 @@ def in_backward():
     "Is PyTorch in a backward pass? It takes the device of what it makes itself from below the pretence, where that is the CPU."
     return torch._C._current_graph_task_id()>=0
 
-def check_places(f, args, flat):
+def check_places(f, args, plain):
     "Raise as CUDA does where an operation has tensors of both devices."
     op = f.overloadpacket
-    plain = [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, OnGpu)]
-    if op in (aten.copy_, aten._to_copy) or not plain: return
-    if in_backward(): return
+    if not plain or op in (aten.copy_, aten._to_copy) or in_backward(): return
     if op in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index) and isinstance(args[0], OnGpu):
         indices = [i for i in args[1] if i is not None]                # numbers of rows may be on the CPU
         plain = [a for a in plain if not any(a is i for i in indices)]
