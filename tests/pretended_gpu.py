@@ -14,7 +14,8 @@ aten = torch.ops.aten
 FACTORIES = 'empty zeros ones full arange eye tensor rand randn randint randperm linspace triu_indices scalar_tensor'.split()
 LIKE = 'empty_like zeros_like ones_like full_like rand_like randn_like'.split()
 NEW = 'new_empty new_zeros new_ones new_full new_tensor'.split()
-JOINED = {aten.cat, aten.stack, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.index_select, aten.gather, aten.scatter}
+PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.addmv, aten.dot}
+JOINED = PRODUCTS|{aten.cat, aten.stack, aten.index_select, aten.gather, aten.scatter}      # no scalar of the CPU either
 RESHAPES = {aten.squeeze_, aten.unsqueeze_, aten.transpose_, aten.t_}
 real = {n: getattr(torch, n) for n in (*FACTORIES, *LIKE, 'as_tensor')}
 real_method = {n: getattr(torch.Tensor, n) for n in ('to', 'cpu', 'cuda', *NEW)}
@@ -43,6 +44,8 @@ class OnGpu(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, f, types, args=(), kwargs=None):
         flat = list(leaves((args, kwargs)))
+        if f.overloadpacket in PRODUCTS and not all(a.is_floating_point() for a in flat if isinstance(a, cls)):
+            raise RuntimeError(f'"addmm_cuda" not implemented for whole numbers ({f})')
         check_places(f, args, [a for a in flat if isinstance(a, torch.Tensor) and not isinstance(a, cls)])
         to = next((a for a in flat if isinstance(a, torch.device) and not in_backward()), GPU)
         inner = each(inside, args)

@@ -39,6 +39,10 @@ def both(): return torch.arange(6.).view(2, 3), torch.arange(6., device='cuda').
 def test_devices_do_not_mix(mix):
     with pytest.raises(RuntimeError, match='same device'): mix(*both())
 
+def test_a_gpu_multiplies_no_whole_numbers():
+    _, g = both()
+    with pytest.raises(RuntimeError, match='not implemented'): g.long()@g.long().T
+
 def test_what_a_gpu_allows():
     c, g = both()
     for y in (g+c[0, 1], c[0, 1]*g, g[torch.tensor([0])], g[c>0], g[[0]], g[np.array([0])], torch.where(g>0, c.sum(), 0.), torch.zeros_like(g), g.new_ones(2), g.new_tensor([1.]),
