@@ -101,9 +101,10 @@ CHUNK = 256   # images read at once
 def read_chunks(
     store, # `FeatureStore`
     ids,   # image numbers (n,)
+    device='cpu', # where they are wanted
 ):
     "Yield the local features of some images (at most `CHUNK`, L, C) at a time."
-    for i in range(0, len(ids), CHUNK): yield store[ids[i:i+CHUNK]]
+    for i in range(0, len(ids), CHUNK): yield store[ids[i:i+CHUNK]].to(device)
 
 # %% ../nbs/10_embed.ipynb #16fe5d41
 @torch.no_grad()
@@ -122,10 +123,11 @@ def fit_principal(
     store,   # `FeatureStore`
     ids,     # image numbers (n,)
     dim:int, # D, at most C
+    device='cpu', # where it is computed
 )->tuple[Float[Tensor, "D C"], Float[Tensor, "D"]]: # weight and bias
     "Find the principal directions of all local features of some images."
     count, total, products = 0, 0., 0.
-    for f in read_chunks(store, ids):
+    for f in read_chunks(store, ids, device):
         f = f.flatten(0, -2)
         count += len(f)
         total = total+f.sum(0)

@@ -466,7 +466,8 @@ def describe_tuning(
     chunks = dict(max_images=how.max_images) if plan.cfg.batch_norm=='batch' else {}
     code = hash_code(type(plan.cfg).__module__, type(plan.cfg.head).__module__, 'fsic_nb.finetune')
     return dict(config=plan.cfg.to_dict(), schedule=asdict(plan.schedule), seed=seed,
-                precision=how.precision, augment=how.augment, words=fingerprint(words.numpy()),
+                precision=how.precision, augment=how.augment,
+                words=fingerprint(words.cpu().numpy()),
                 episodes=[e.fingerprint() for e in plan.kinds], code=code, **chunks)
 
 # %% ../nbs/21b_finetune.ipynb #28a90b63

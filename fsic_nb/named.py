@@ -32,7 +32,7 @@ def fit_space(
         raise FsicError(f"{exp.features.meta['backbone']}: this backbone has no classifier, so "
                         "there is no vocabulary; leave out methods that need the name, "
                         "or use 'lite0'.")
-    encoder = Encoder(exp.features.channels, dim, len(exp.head[1]))
+    encoder = Encoder(exp.features.channels, dim, len(exp.head[1])).to(exp.words.device)
     return encoder.start(exp.features, exp.basis, exp.head).eval()
 
 # %% ../nbs/16_named.ipynb #dda24919
@@ -80,7 +80,7 @@ def class_rates(
     "Compute the mean probability of every class over the places of some images."
     vocabulary = encoder.vocabulary
     sums = [(vocabulary(f)+vocabulary.mean).square().mean(-2).sum(0)
-            for f in read_chunks(store, ids)]
+            for f in read_chunks(store, ids, vocabulary.mean.device)]
     return sum(sums)/len(ids)
 
 # %% ../nbs/16_named.ipynb #7a174bdc

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from .core import FsicError, rng, writable
+from .embed import read_chunks
 from .named import (gram_of_known, known_shares, name_points, number_labels,
                            number_names)
 from .names import class_prior
@@ -133,7 +134,8 @@ def svm(
     lead = y.shape[:-2]
     w = torch.zeros(lead.numel(), y.shape[-1], z.shape[-1]+1)
     if known is None: known = torch.ones_like(y)
-    tables = zip(*(t.flatten(0, -3) if lead else t[None] for t in (z, y, known)))
+    tables = (t.cpu() for t in (z, y, known))             # scikit-learn knows no other place
+    tables = zip(*(t.flatten(0, -3) if lead else t[None] for t in tables))
     for e, (x, labels, seen) in enumerate(tables):
         for i in learnable(labels, seen).nonzero()[:, 0].tolist():
             own = seen[:, i]
@@ -195,7 +197,8 @@ def look_up(
     @needs_no_example
     def method(support):
         labels = number_labels(support, 'look_up')[..., None, :]
-        return lambda query: scores[torch.as_tensor(writable(query.ids))[..., None], labels]
+        def found(ids): return scores[torch.as_tensor(writable(ids))[..., None], labels]
+        return lambda query: found(query.ids).to(support.y.device)   # the table stays where it is
     return method
 
 def chance(
@@ -215,9 +218,9 @@ def cross_fit(
 )->Float[Tensor, "n N"]: # scores of all images and labels
     "Score every image by a probe that learned from all images of the other folds."
     n = len(exp.images)
-    blocks = (exp.features[np.arange(i, min(i+256, n))] for i in range(0, n, 256))
+    blocks = read_chunks(exp.features, np.arange(n), encoder.proj.weight.device)
     v = torch.cat([encoder.whole(f) for f in blocks])
-    z = 2*torch.tensor(exp.images.labels).float()-1
+    z = 2*torch.tensor(exp.images.labels).to(v)-1
     unknown = exp.images.unknown
     groups = [(torch.ones(n, dtype=torch.bool), slice(None))]    # images and the labels they teach
     if unknown is not None: groups = [(torch.tensor(~u), slice(i, i+1)) for i, u in
@@ -230,7 +233,7 @@ def cross_fit(
             x = v[~test&seen]
             t = z[~test&seen][:, cols]
             centre = x.mean(0)
-            A = (x-centre).T@(x-centre)+alpha*torch.eye(x.shape[1])
+            A = (x-centre).T@(x-centre)+alpha*torch.eye(x.shape[1]).to(x)
             P = torch.linalg.solve(A, (x-centre).T@(t-t.mean(0)))
             scores[:, cols][test] = (v[test]-centre)@P+t.mean(0)
     return scores

@@ -302,9 +302,9 @@ def start(self:Encoder,
 )->Encoder: # itself
     "Set the space from one look at some images."
     dim = self.proj.out_features
-    weight, bias = fit_principal(store, ids, dim)
-    copy_layer(self.to(weight.device).proj, weight, bias)      # where the features are
-    def encode(): return map(self, read_chunks(store, ids))
+    device = self.proj.weight.device                   # images are looked at where the space is
+    copy_layer(self.proj, *fit_principal(store, ids, dim, device))
+    def encode(): return map(self, read_chunks(store, ids, device))
     if self.vocabulary: start_vocabulary(self, dim, head, encode)
     return self
 
@@ -335,10 +335,9 @@ def initial_model(
     if cfg.classes and head is None:
         raise FsicError("initial_model: a vocabulary needs the backbone's classifier; "
                         "this backbone has none, use classes=0.")
-    model = cfg.build().eval()
+    model = cfg.build().to(g.device).eval()              # everything is where the words are
     model.encoder.start(store, ids, head)
-    model.to(g.device)
-    v = torch.cat([model.encoder.whole(f) for f in read_chunks(store, ids)])
-    P = F.normalize(mean_prototypes(v, y), dim=-1)
+    v = torch.cat([model.encoder.whole(f) for f in read_chunks(store, ids, g.device)])
+    P = F.normalize(mean_prototypes(v, y.to(g.device)), dim=-1)
     copy_layer(model.word, *fit_word_map(g, P))
     return model

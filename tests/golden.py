@@ -80,7 +80,7 @@ class Masks:
 
 class Toy(Experiment):
     "An experiment without a network."
-    def name_cosines(self): return draw(4, shape=(len(NAMES), CLASSES), scale=.15)
+    def name_cosines(self): return draw(4, shape=(len(NAMES), CLASSES), scale=.15).to(self.words.device)
 
 
 def make_images():
@@ -95,9 +95,10 @@ def make_images():
     return ImageSet([f'{j}.jpg' for j in range(N_IMAGES)], NAMES, y, 'toy')
 
 
-def make_experiment():
+def make_experiment(device='cpu'):
     images = make_images()
-    exp = Toy('scenes', images, LabelSplit('toy', **TASKS), Store(images.labels), draw(3, shape=(len(NAMES), W)), queries=3)
+    words = draw(3, shape=(len(NAMES), W)).to(device)
+    exp = Toy('scenes', images, LabelSplit('toy', **TASKS), Store(images.labels), words, queries=3)
     exp.__dict__.update(scenes=Masks(), head=(draw(5, shape=(CLASSES, C), scale=.5), draw(6, shape=(CLASSES,), scale=.1)))
     return exp
 
@@ -132,8 +133,9 @@ def make_methods(exp):
     "Every method that has a name, then every switch, then methods that begin from one look at the training images."
     silent = lambda line: None
     names = [*TRAINING_FREE, *RECIPES, *MADE_OF_PARTS]
-    methods = build_methods(names, exp, make_models(CONFIGS), say=silent)
-    methods |= make_models(SWITCHES)
+    models, switched = ({n: m.to(exp.words.device) for n, m in make_models(c).items()} for c in (CONFIGS, SWITCHES))
+    methods = build_methods(names, exp, models, say=silent)
+    methods |= switched
     named = fit_named(exp, fit_space(exp, 6))
     start = RefinedConfig(C, W, D).initial_model(exp).eval()
     vocabulary = RefinedConfig(C, W, D, CLASSES).initial_model(exp).eval()
