@@ -211,13 +211,12 @@ def forward(self:Refined,
     "Turn a support into a scorer of query images."
     P = self.prototypes(support)
     one = support.g.new_ones(())
-    whole, sharp, scale = self.whole(one), self.sharp(one), self.scale(one)
-    def score(made, P):
-        x, v = made
-        s = whole*(v@P.mT)
-        if self.cfg.query=='places': s = s+log_mean_exp(cosines(x, P), sharp)
-        return scale*s+FASTER*self.shift
-    return lambda query: query.compare(self.encode_images, score, P)
+    def scorer(query):
+        x, v = query.map(self.encode_images)
+        s = self.whole(one)*(v@P.mT)
+        if self.cfg.query=='places': s = s+log_mean_exp(cosines(x, P), self.sharp(one))
+        return self.scale(one)*s+FASTER*self.shift
+    return scorer
 
 # %% ../nbs/15b_refined.ipynb #3bcf1bda
 @patch

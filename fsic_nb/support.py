@@ -91,14 +91,6 @@ class Features:
         "Compute `f` of every image."
         return f(getattr(self, of))
 
-    def compare(self,
-        f:Callable,     # of local features, as in `map`
-        score:Callable, # (what `f` made, prototypes) -> logits (*b, n, N)
-        P:Float[Tensor, "*b N D"], # prototypes
-    )->Float[Tensor, "*b n N"]: # logits
-        "Score every image against prototypes."
-        return score(self.map(f), P)
-
 # %% ../nbs/08_support.ipynb #75141933
 def identity(
     x:Tensor, # any (...)
@@ -142,18 +134,6 @@ class StoredFeatures(Features):
     ): # (*b, n, ...), or a tuple of such
         "Compute `f` of every image, or take it from the cache."
         return super().map(f, of) if self.cache is None else self.cache(f, self.ids, of)
-
-    def compare(self,
-        f:Callable,     # of local features, as in `map`
-        score:Callable, # (what `f` made, prototypes) -> logits (*b, n, N)
-        P:Float[Tensor, "*b N D"], # prototypes
-    )->Float[Tensor, "*b n N"]: # logits
-        "Score every image against prototypes, on a processor episode by episode."
-        on_cpu = torch.device(self.device).type=='cpu'
-        one_by_one = on_cpu and self.cache is not None and np.ndim(self.ids)==2
-        if not one_by_one or torch.is_grad_enabled(): return super().compare(f, score, P)
-        # what one episode needs is still near the processor when it is scored
-        return torch.stack([score(self.cache(f, ids), p) for ids, p in zip(self.ids, P)])
 
 # %% ../nbs/08_support.ipynb #cd1f0aa0
 def _yes_no(
