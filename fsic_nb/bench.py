@@ -488,7 +488,7 @@ def choose_subjects(b)->tuple: # Experiment, refined model, the paper's model
         exp = make_data(b, 120, 4, 7, 32)
         models = fresh_models(exp.features.channels, exp.words.shape[1], 32)
     else:
-        exp = prepare('scenes', say=lambda line: None)
+        exp = prepare('scenes', say=lambda line: None, device=b.device)
         models = [fit(method, exp, say=lambda line: None) for method in ('refined', 'paper')]
     exp = replace(exp, words=exp.words.to(b.device))      # features follow the words
     return exp, *(m.to(b.device) for m in models)
@@ -517,9 +517,10 @@ def time_evaluation(b:Bench):
     exact = change_config(paper, lcm='exact', keep='share')
     iterated = change_config(paper, lcm_steps=b.size(paper.cfg.lcm_steps, 20))
     steps = iterated.cfg.lcm_steps
+    many, goal = (400, 400) if b.device=='cpu' else (4000, 5000)
     for name, fast, plain, rate, sizes in [
             ('ML-SimpleShot', simpleshot(centre), plain_simpleshot(centre), 3000, (1000, 40)),
-            ('refined model', refined, plain_refined(refined), 400, (400, 10)),
+            ('refined model', refined, plain_refined(refined), goal, (many, 10)),
             ('paper, exact LCM', exact, plain_paper(exact), 100, (400, 10)),
             (f'paper, LCM of {steps} iterations', iterated, plain_paper(iterated), 30, (200, 2))]:
         yield time_method(b, exp, name, (fast, plain), rate, b.size(sizes, (4, 2)))

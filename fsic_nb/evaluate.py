@@ -14,7 +14,7 @@ import torch
 from .cache import Cache
 from .core import FsicError, fingerprint, keep_freed_memory, progress, say
 from .embed import score
-from .episodes import Episodes
+from .episodes import Episode, Episodes
 from .metrics import episode_metrics, interval
 from .protocols import METHOD_NAMES, FixedEpisodes
 from .support import can_score, load_episodes, needs_no_example
@@ -64,6 +64,14 @@ def _one_shape(
     if isinstance(episodes, FixedEpisodes): return False
     return bool(episodes.ways) or len({len(p.names) for p in episodes.pools})==1
 
+def _batch_size(
+    ep:Episode,
+    device:torch.device, # where it is scored
+)->int:
+    "Choose how many such episodes are scored at once."
+    images = 1_500 if device.type=='cpu' else 12_000
+    return max(1, images//(len(ep.support)+len(ep.query)))
+
 # %% ../nbs/22_evaluate.ipynb #51a96da8
 @torch.no_grad()
 def score_episodes(
@@ -71,7 +79,7 @@ def score_episodes(
     episodes:Episodes|FixedEpisodes, # of one part and one number of shots
     exp,          # an `Experiment`, or anything with its `features` and `words`
     some:range,   # numbers of the episodes, one after the other
-    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images
+    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images (GPU: 12,000)
     cache:Cache|None=None, # what is known of images from other calls; default: nothing
 )->dict: # name -> {metric: (n,) array, 'ap' and 'positives': (n, labels), 'seconds': float}
     "Score every method on the same episodes; no number depends on which others are among them."
@@ -80,7 +88,7 @@ def score_episodes(
     if not together: batch = 1
     place = np.zeros(len(episodes.images.names), int)       # column of a label's metrics
     place[episodes.images.index(episodes.names)] = range(len(episodes.names))
-    if not batch: batch = max(1, 1500//sum(map(len, (episodes[0].support, episodes[0].query))))
+    batch = batch or _batch_size(episodes[0], exp.words.device)
     out = {name: dict(seconds=0., scores=[], metrics={}, done=0) for name in methods}
     truth = []
     cache = cache or Cache(exp)                 # shared by all methods and episodes
@@ -108,7 +116,7 @@ def evaluate(
     episodes:Episodes|FixedEpisodes, # of one part and one number of shots
     exp,          # an `Experiment`, or anything with its `features` and `words`
     n:int=200,    # episodes; of `FixedEpisodes` at most as many as there are
-    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images
+    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images (GPU: 12,000)
     start:int=0,  # number of the first episode
 )->dict: # as `score_episodes` returns it
     "Score every method on the same `n` episodes."

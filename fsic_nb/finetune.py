@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -223,26 +224,39 @@ def augment_image(
 
 # %% ../nbs/21b_finetune.ipynb #3f8412f4
 class ImageLoader:
-    "Decode images by number in several threads."
+    "Decode images by number in several threads; what chance does not change is kept."
     def __init__(self,
         images,              # an `ImageSet`, or a list of image files
         transform:Transform, # size of the square
         augment:bool=False,  # cut and mirror at random
         workers:int=4,       # threads
+        memory:int=2**30,    # bytes of squares that are kept
     ):
         self.paths = [Path(p) for p in getattr(images, 'paths', images)]
         self.transform = transform
         self.augment = augment
         self.workers = workers
+        self.room = memory//(3*transform.size**2)  # squares
+        self.kept = {}                             # image number -> square
 
     def __call__(self,
         ids, # n image numbers
         key:tuple|None=None, # of the augmentation; None: no augmentation
     )->UInt8[Tensor, "n 3 ..."]: # n squares
-        def load(i):
-            if not self.augment or key is None: return self.transform(self.paths[i])
-            return augment_image(self.paths[i], self.transform.size, rng(*key, 'augment', i))
-        with ThreadPoolExecutor(self.workers) as ex: return torch.stack(list(ex.map(load, ids)))
+        if not self.augment or key is None:
+            new = [i for i in dict.fromkeys(ids) if i not in self.kept]
+            found = dict(zip(new, self.share(lambda i: self.transform(self.paths[i]), new)))
+            self.kept.update(islice(found.items(), max(0, self.room-len(self.kept))))
+            return torch.stack([self.kept[i] if i in self.kept else found[i] for i in ids])
+        def cut(i): return augment_image(self.paths[i], self.transform.size, rng(*key, 'augment', i))
+        return torch.stack(self.share(cut, ids))
+
+    def share(self,
+        f:Callable, # image number -> square
+        ids,        # n image numbers
+    )->list: # n squares
+        "Make squares, shared out among the threads."
+        with ThreadPoolExecutor(self.workers) as ex: return list(ex.map(f, ids))
 
 # %% ../nbs/21b_finetune.ipynb #c01a71e8
 def prefetch(

@@ -130,6 +130,20 @@ def encode_words(self:PaperModel,
     "Map words as all images will use them."
     return self.interact.encode_words(self.embed.word(g))
 
+# %% ../nbs/14_model.ipynb #ec088d22
+@patch
+def meet(self:PaperModel,
+    t:Float[Tensor, "*b N D"], # initial prototypes
+    *tables, # what `interact` takes: tensors, tuples of tensors, or None
+)->Float[Tensor, "*b N D"]: # prototypes P
+    "Let images and words meet, every episode alone unless something is learnt."
+    if t.ndim<3 or torch.is_grad_enabled(): return self.interact(*tables)
+    def pick(x, e):
+        if isinstance(x, tuple): return tuple(pick(part, e) for part in x)
+        return None if x is None else x[e]
+    one = [self.interact(*(pick(x, e) for x in tables)) for e in range(len(t))]
+    return torch.stack(one)
+
 # %% ../nbs/14_model.ipynb #f4d04a83
 @patch
 def prototypes(self:PaperModel,
@@ -144,11 +158,11 @@ def prototypes(self:PaperModel,
         words = support.map(self.encode_words)
         t = words[0]
         x = support.x.map(self.interact.encode_images)
-        return self.interact(x, words, support.y, self.select(support, t)), v, t
+        return self.meet(t, x, words, support.y, self.select(support, t)), v, t
     t = self.embed.word(support.g)
     if self.cfg.prototype=='words': return t, v, t
     x = support.x.map(self.interact.encode_images)
-    return self.interact(x, support.y, v, t), v, t
+    return self.meet(t, x, support.y, v, t), v, t
 
 # %% ../nbs/14_model.ipynb #738b25cf
 @patch

@@ -41,7 +41,7 @@ def parts(exp, methods, eps, sizes, batch):
 
 # Their scores may differ in the last bits: what they read of an image depends on the images read with it, or the longest
 # list of kept local features in a batch decides how sums are split.
-LAST_BITS = ('named', 'name-places', 'paper', 'wagp')
+LAST_BITS = ('named', 'name-places')
 
 
 @pytest.mark.parametrize('shots', golden.SHOTS)

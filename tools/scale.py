@@ -2,21 +2,29 @@
 
     python tools/scale.py engines    the same 10,000 episodes by every engine that runs here, byte for byte
     python tools/scale.py growth     images, episodes and workers: rates, bytes and seconds
+    python tools/scale.py gpu        where there is one: episodes by one process and by several, images against decoding
 
 Workers have one thread each and are started before the clock, since a cluster is started once: the seconds are those of the
 work. The scenes come with the packages; the photos of `growth` are made up, like those of fsic_bench.
 """
 import argparse, contextlib, hashlib, os, subprocess, sys, tempfile, time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.update(FSIC_PROGRESS='0', OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
 import numpy as np
+import torch
 from fsic_nb import bench
+from fsic_nb.backbones import load_backbone
+from fsic_nb.cache import Cache
 from fsic_nb.core import say
+from fsic_nb.evaluate import evaluate, score_episodes
+from fsic_nb.experiment import prepare
 from fsic_nb.files import read_json, write_json
 from fsic_nb.features import FeatureStore, extract
+from fsic_nb.protocols import Options
+from fsic_nb.recipes import fit
 from fsic_nb.spread import evaluate_on, make_spec
 from fsic_nb.studies import Comparison
 
@@ -129,16 +137,79 @@ def growth(args)->dict:
     return out
 
 
+# --- one GPU ------------------------------------------------------------------------------------------------------------
+
+def gpu_episodes(quick)->dict:
+    "Refined prototypes on the full scenes, metrics in: episodes a second by one process, over the size of a batch."
+    exp = prepare('scenes', quick=quick, device='cuda')
+    refined = fit('refined', exp)
+    eps, methods = exp.episodes('test', 1), {'refined': refined}
+    rows = []
+    for batch in (18, 75, 150, 300, 600):
+        cache = Cache(exp)
+        score_episodes(methods, eps, exp, range(600), batch, cache)       # every image is encoded now
+        s = bench.seconds(lambda: score_episodes(methods, eps, exp, range(600, 3600), batch, cache))
+        rows.append(dict(workers=1, batch=batch, episodes=3000, rate=round(3000/s)))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as p:
+        score_episodes(methods, eps, exp, range(600), 150, cache)
+    busy = sum(e.self_device_time_total for e in p.key_averages())/600e3
+    on_gpu = evaluate(methods, eps, exp, 60)['refined']['map']
+    on_cpu = evaluate({'refined': refined.cpu()}, eps, prepare('scenes', quick=quick), 60)['refined']['map']
+    return dict(batches=rows, busy_ms=round(busy, 3), difference=float(np.abs(on_gpu-on_cpu).max()))
+
+def gpu_workers(quick)->list:
+    "The same in shards by several processes that share the GPU; they are awake, and have encoded every image."
+    spec = make_spec([], ['refined'], how=Comparison([1], 24_000, quick=quick, options=Options(device='cuda')))
+    rows = []
+    for workers in (1, 4, 8):
+        n = 3000*workers
+        with tempfile.TemporaryDirectory() as d, pool(workers) as executor:
+            evaluate_on(executor, spec, 600*workers, 300, Path(d, 'awake'))
+            s = bench.seconds(lambda: evaluate_on(executor, spec, n, 750, Path(d, 'work')))
+        rows.append(dict(workers=workers, episodes=n, rate=round(n/s)))
+    return rows
+
+def gpu_images(n=4096)->dict:
+    "Images a second: extraction, and its two halves alone."
+    bb = load_backbone('lite0', device='cuda')
+    out = {}
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)
+        paths = bench.write_jpegs(d/'jpegs', n)
+        for precision in ('fp32', 'bf16'):
+            extract(paths[:256], bb, precision, root=d/f'awake{precision}')
+            out[f'extraction, {precision}'] = n/bench.seconds(lambda: extract(paths, bb, precision, root=d/precision))
+        for threads in (1, 4, 16):
+            some = paths[:256*min(threads, 4)]
+            with ThreadPoolExecutor(threads) as executor:
+                x = []
+                out[f'decoding, {threads} threads'] = len(some)/bench.seconds(lambda: x.extend(executor.map(bb.transform, some)))
+        x = torch.stack(x[:256])
+        for precision in ('fp32', 'bf16'):
+            bb(x, precision)
+            out[f'forward pass, {precision}'] = 4*len(x)/bench.seconds(lambda: [bb(x, precision) for _ in range(4)])
+    return {k: round(v, 1) for k, v in out.items()}
+
+def gpu(args)->dict:
+    "What one GPU does."
+    if not torch.cuda.is_available(): sys.exit('there is no GPU here')
+    found = dict(machine=bench.machine(bench.Bench(Path('.'), device='cuda')), **gpu_episodes(args.quick),
+                 workers=gpu_workers(args.quick), images=gpu_images())
+    say(found)
+    return dict(gpu=found)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=('engines', 'growth'))
+    parser.add_argument('what', choices=('engines', 'growth', 'gpu'))
     parser.add_argument('--episodes', type=int, default=10_000)
     parser.add_argument('--quick', action='store_true', help='the small scenes, small sizes: does it run?')
     parser.add_argument('--out', type=Path, default=target)
     args = parser.parse_args()
     found = globals()[args.what](args)
     old = read_json(args.out) if args.out.exists() else {}
-    write_json(args.out, {**old, 'machine': bench.machine(bench.Bench(Path('.'))), **found})
+    machine = {} if args.what=='gpu' else dict(machine=bench.machine(bench.Bench(Path('.'))))
+    write_json(args.out, {**old, **machine, **found})
 
 
 if __name__=='__main__': main()
