@@ -79,7 +79,7 @@ def score_episodes(
     episodes:Episodes|FixedEpisodes, # of one part and one number of shots
     exp,          # an `Experiment`, or anything with its `features` and `words`
     some:range,   # numbers of the episodes, one after the other
-    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images (GPU: 12,000)
+    batch:int|None=None, # episodes scored at once; default: those of 1,500 images (GPU: 12,000)
     cache:Cache|None=None, # what is known of images from other calls; default: nothing
 )->dict: # name -> {metric: (n,) array, 'ap' and 'positives': (n, labels), 'seconds': float}
     "Score every method on the same episodes; no number depends on which others are among them."
@@ -116,7 +116,7 @@ def evaluate(
     episodes:Episodes|FixedEpisodes, # of one part and one number of shots
     exp,          # an `Experiment`, or anything with its `features` and `words`
     n:int=200,    # episodes; of `FixedEpisodes` at most as many as there are
-    batch:int|None=None, # episodes scored at once; default: as many as have 1,500 images (GPU: 12,000)
+    batch:int|None=None, # episodes scored at once; default: those of 1,500 images (GPU: 12,000)
     start:int=0,  # number of the first episode
 )->dict: # as `score_episodes` returns it
     "Score every method on the same `n` episodes."

@@ -248,7 +248,8 @@ class ImageLoader:
             found = dict(zip(new, self.share(lambda i: self.transform(self.paths[i]), new)))
             self.kept.update(islice(found.items(), max(0, self.room-len(self.kept))))
             return torch.stack([self.kept[i] if i in self.kept else found[i] for i in ids])
-        def cut(i): return augment_image(self.paths[i], self.transform.size, rng(*key, 'augment', i))
+        def cut(i):
+            return augment_image(self.paths[i], self.transform.size, rng(*key, 'augment', i))
         return torch.stack(self.share(cut, ids))
 
     def share(self,
