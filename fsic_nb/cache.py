@@ -120,7 +120,7 @@ class Cache:
         if table.learn(different, make): return pick_rows(table.made, self.to(table.slot[ids]))
         return pick_rows(make(different), self.to(np.searchsorted(different, ids)))
 
-# %% ../nbs/20b_cache.ipynb #9301864d
+# %% ../nbs/20b_cache.ipynb #a9d5f933
 @patch
 def to(self:Cache,
     ids, # numbers (...)
@@ -128,6 +128,7 @@ def to(self:Cache,
     "Move numbers to where everything is computed."
     return torch.as_tensor(writable(ids)).to(self.device)
 
+# %% ../nbs/20b_cache.ipynb #9301864d
 @patch
 def with_gradient(self:Cache,
     key:tuple,     # function and what it is a function of
