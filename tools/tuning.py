@@ -10,7 +10,7 @@ too. Every score is one of validation labels; test labels are not looked at.
 
     python tools/tuning.py --root DIR --run RUN --paper --minutes 6 [--precision bf16]
 
-The paper's own head, episodes and schedule instead, 224 pixels a side, as far as the minutes allow:
+Our reconstruction of the paper's method as the head, its episodes and schedule instead, 224 pixels a side, as far as the minutes allow:
 data/results/tuned_paper.json. The best weights of the validation labels are scored once on the test labels.
 """
 import argparse, contextlib, json, os, signal, time
@@ -59,7 +59,7 @@ def make_plan(exp, size, steps):
 
 
 def make_paper_plan(exp, every):
-    "The packaged network under the paper's method, as it is trained in the paper."
+    "The packaged network under our reconstruction of the paper's method, on the schedule of its code."
     cfg = FineTunedConfig('lite0', PaperConfig(1280, exp.words.shape[1]), 224)
     kinds = [exp.episodes('train', 1, SEED, queries=4)]
     return Plan(cfg, kinds, replace(PAPER_SCHEDULE, every=every))
